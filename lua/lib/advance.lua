@@ -1,0 +1,108 @@
+-- What follows the end of a step, in the same call: dependents that became ready are scheduled, skips cascade, and when nothing is
+-- left the run ends. There is no moment at which a crash strands a run.
+-- @include lib/emit
+local FAN_OUT = 500 -- steps scheduled by one call; the rest go by `expand`
+local fresh = {}    -- steps that this call scheduled and that are due
+
+local function schedule(run, name, reason, attempt, delay, since, more, more_pairs)
+  local count, pairs_text = 2 + (more or 0), pair('a', attempt) .. '\161r\161' .. reason .. (more_pairs or '')
+  if delay > 0 then
+    count, pairs_text = count + 1, pairs_text .. pair('dl', delay)
+  end
+  if since then
+    count, pairs_text = count + 1, pairs_text .. pair('un', since)
+  end
+  emit(run, 'StepScheduled', name, { a = attempt, dl = delay, un = since }, map(count, pairs_text))
+  run.fanned = (run.fanned or 0) + 1
+  if delay == 0 then
+    fresh[#fresh + 1] = { run, name }
+  end
+end
+
+-- members of an ended run leave the sets in this call where they are few, else by `expand`
+local function clear_members(run)
+  if run.active > 0 then
+    if run.plan and run.plan.n > FAN_OUT then
+      run.expand = true
+    else
+      load_steps(run, all_steps(run))
+      run.stopped = true
+    end
+  end
+end
+
+local function end_run(run, kind, count, pairs_text)
+  local at = now + run.seq
+  pairs_text = pair('w', run.attempt) .. pair('d', math.max(0, at - run.created)) .. pairs_text
+  emit(run, kind, '', {}, map(count + 2, pairs_text))
+  clear_members(run)
+end
+
+-- the error of the step that failed first: from this call, else from its event
+local function first_failure(run)
+  if run.failure then
+    return run.failure.step, run.failure.error, run.failure.reason
+  end
+  local entry = call('XRANGE', run.key .. ':events', run.failed, run.failed)[1]
+  if not entry then
+    return nil, packed({ message = 'a step failed' }), 'step-failed'
+  end
+  local d = cmsgpack.unpack(entry[2][6])
+  return entry[2][4], cmsgpack.pack(d.e), d.f
+end
+
+local function fail_run(run)
+  local step, error_text, reason = first_failure(run)
+  local why = reason == 'worker-crash' and 'worker-crash' or 'step-failed'
+  local pairs_text = '\161e' .. error_text .. pair('c', run.done) .. pair('f', why)
+  if step then
+    return end_run(run, 'WorkflowFailed', 4, pairs_text .. pair('s', step))
+  end
+  end_run(run, 'WorkflowFailed', 3, pairs_text)
+end
+
+local function conclude(run)
+  if not LIVE[run.status] or run.expand then
+    return
+  end
+  local stop = not run.plan or run.plan.on_error ~= 'finish'
+  if run.failed ~= '-' and (stop or run.open == 0) then
+    fail_run(run)
+  elseif run.failed ~= '-' and run.active == 0 and (run.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
+    fail_run(run)
+  elseif run.open == 0 then
+    end_run(run, 'WorkflowCompleted', 1, pair('n', run.plan and run.plan.n or math.max(1, run.done)))
+  end
+end
+
+local function cascade(run, name, from)
+  local s = run.steps[name]
+  emit(run, 'StepSkipped', name, { a = math.max(1, s.attempt) }, map(5, pair('a', math.max(1, s.attempt))
+    .. pair('d', 0) .. pair('k', 'cascade') .. pair('r', "dependency '" .. from .. "' was skipped") .. pair('cf', from)))
+end
+
+local function advance(run, name)
+  local ended, i = { name }, 1
+  while ended[i] and LIVE[run.status] do
+    local from = ended[i]
+    local s, planned = run.steps[from], plan_step(run.plan, from)
+    if planned and (s.status == 'c' or s.status == 'k') then
+      for k, dependent in ipairs(planned.next) do
+        local other = run.steps[dependent]
+        if other.status ~= 'p' then -- it ran before: nothing follows from this end
+        elseif s.status == 'k' and sub(planned.edges, k, k) == 'r' then
+          cascade(run, dependent, from)
+          ended[#ended + 1] = dependent
+        elseif other.unmet == 0 then
+          if (run.fanned or 0) < FAN_OUT then
+            schedule(run, dependent, 'd', 1, 0)
+          else
+            run.expand = true
+          end
+        end
+      end
+    end
+    i = i + 1
+  end
+  conclude(run)
+end

@@ -1,0 +1,125 @@
+-- Claims: scheduled, due -> running. Levels high to low, in a level by availableAt.
+-- @include lib/advance
+local BUDGET = 4194304 -- bytes of payloads one call gives back; what goes over is fetched by the worker
+local torn, dead = false, {}
+local spent = 0
+
+-- a stored payload as a claim gives it: "=<text>" where it fits the budget, else "@<event id>"
+local function payload_of(run, stored)
+  if sub(stored, 1, 1) == '@' and spent < BUDGET then
+    local id = sub(stored, 2)
+    local entry = call('XRANGE', run.key .. ':events', id, id)[1]
+    if entry then
+      stored = '=' .. entry[2][8]
+    end
+  end
+  if spent + #stored > BUDGET and sub(stored, 1, 1) == '=' and #stored > INLINE + 1 then
+    return nil
+  end
+  spent = spent + #stored
+  return stored
+end
+
+local function claim_outputs(run, planned, claimed)
+  local fields = {}
+  for i, dependency in ipairs(planned.deps) do
+    fields[i] = 'o:' .. dependency
+  end
+  for first = 1, #fields, 1000 do
+    local stored = call('HMGET', run.key, unpack(fields, first, math.min(first + 999, #fields)))
+    for k = 1, math.min(1000, #fields - first + 1) do
+      local dependency = planned.deps[first + k - 1]
+      local text = run.set['o:' .. dependency] or stored[k]
+      local other = run.steps[dependency]
+      if text and not (other and other.status ~= 'c') then
+        claimed[#claimed + 1] = dependency
+        claimed[#claimed + 1] = run.output_text and run.output_text[dependency] or payload_of(run, text) or text
+      end
+    end
+  end
+end
+
+local function start_run(run)
+  local number, has_schema = run.number, run.plan and run.plan.schema
+  emit(run, 'WorkflowStarted', '', {}, map(4, pair('pl', number) .. pair('w', run.attempt)
+    .. pair('hs', has_schema and true or false) .. pair('hi', run.input ~= false and run.input ~= nil)))
+  if has_schema then
+    emit(run, 'WorkflowInputValidation', '', {}, map(3, pair('w', run.attempt) .. '\162hc\195\162ok\195'))
+  end
+end
+
+-- {run, step, plan, attempt, input, then name and output of each dependency that completed}
+local function start_step(run, name, worker_pairs, worker_count)
+  local s, planned = run.steps[name], plan_step(run.plan, name)
+  if run.status == 'p' then
+    start_run(run)
+  end
+  local attempt = math.max(1, s.attempt)
+  emit(run, 'StepStarted', name, { a = attempt }, map(2 + worker_count, pair('a', attempt) .. '\162dp'
+    .. (planned and planned.dp or '\144') .. worker_pairs))
+  local input = run.input and (payload_of(run, run.input) or run.input) or ''
+  local claimed = { run.id, name, run.number, attempt, input }
+  if planned and #planned.deps > 0 then
+    claim_outputs(run, planned, claimed)
+  end
+  return claimed
+end
+
+-- levels of the given queues that have something due, most urgent first; and the next time one will have
+local function due_levels(serves)
+  local all = call('ZRANGE', prefix .. 'levels', 0, 999, 'WITHSCORES')
+  local due, next_due = {}, nil
+  for i = 1, #all, 2 do
+    local queue, level = match(all[i], '^(.*):(%-?%d+)$')
+    if serves['*'] or serves[queue] then
+      local at = tonumber(all[i + 1])
+      if at <= now then
+        due[#due + 1] = { queue = queue, level = tonumber(level), at = at, key = prefix .. 'scheduled:' .. all[i] }
+      elseif not next_due or at < next_due then
+        next_due = at
+      end
+    end
+  end
+  table.sort(due, function(a, b)
+    if a.level ~= b.level then
+      return a.level > b.level
+    end
+    return a.at < b.at
+  end)
+  return due, next_due
+end
+
+-- calls take(run, step) for queue members until `want` are taken; true where due members may be left
+local function take_due(due, want, take)
+  local taken = 0
+  for _, level in ipairs(due) do
+    local offset = 0
+    repeat
+      local ask = want - taken
+      local members = call('ZRANGE', level.key, '-inf', now, 'BYSCORE', 'LIMIT', offset, ask)
+      for _, member in ipairs(members) do
+        local id, name = match(member, '^([^|]*)|(.*)$')
+        local run = load_run(id, name)
+        if not run then
+          torn = true
+          return taken, true
+        end
+        if not run.dropped then
+          if LIVE[run.status] and run.steps[name].status == 's' then
+            if take(run, name) then
+              taken = taken + 1
+            end
+          elseif not LIVE[run.was.status] then
+            -- an ended run whose members are still being taken away
+            gather(removes, touch_queue(level.queue, level.level), member)
+          end
+        end
+      end
+      offset = offset + #members
+      if taken >= want then
+        return taken, true
+      end
+    until #members < ask
+  end
+  return taken, false
+end

@@ -1,0 +1,62 @@
+-- What was too much for one call, some hundred steps at a time: steps ready but not yet scheduled, and members of ended runs.
+-- The score of a run in `expand` is the next chunk of its plan's steps; the run leaves the set when its last chunk is done.
+-- @include lib/advance
+local EXPAND_CHUNKS = 4
+local expanding -- the run in hand, for the caller to drop should it raise
+
+local function expand_chunk(run, names)
+  load_steps(run, names)
+  for _, name in ipairs(names) do
+    local s = run.steps[name]
+    if LIVE[run.status] and s.status == 'p' and s.unmet == 0 then
+      schedule(run, name, s.attempt > 0 and 'r' or (plan_step(run.plan, name) or { deps = {} }).deps[1] and 'd' or 'i',
+        s.attempt + 1, run.wait and math.max(0, run.wait - now) or 0)
+    elseif not LIVE[run.status] and (s.status == 's' or s.status == 'r') then
+      local member = run.id .. '|' .. name
+      if s.status == 's' then
+        gather(removes, touch_queue(queue_of(run, name), s.level), member)
+      else
+        gather(removes, prefix .. 'running', member)
+      end
+    end
+  end
+end
+
+local function expand_next()
+  local entry = call('ZRANGE', prefix .. 'expand', 0, 0, 'WITHSCORES')
+  if not entry[1] then
+    return
+  end
+  local id, chunk = entry[1], tonumber(entry[2])
+  expanding = id
+  local run = load_run(id, '')
+  if not run or run.expand then
+    if not run then
+      gather(removes, prefix .. 'expand', id)
+    end
+    return
+  end
+  if chunk == 0 and LIVE[run.status] then
+    local first = call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
+    local d = first and first[2][6] ~= '' and cmsgpack.unpack(first[2][6]) or {}
+    run.wait = d.v or (d.dl and run.created + d.dl) or nil
+  end
+  for _ = 1, EXPAND_CHUNKS do
+    local names = run.plan and plan_chunk(run.plan, chunk) or (chunk == 0 and all_steps(run)) or nil
+    if not names or #names == 0 then
+      gather(removes, prefix .. 'expand', id)
+      run.expanded = true
+      return conclude(run)
+    end
+    expand_chunk(run, names)
+    chunk = chunk + 1
+  end
+  gather(adds, prefix .. 'expand', chunk, id)
+end
+
+local function expand_one()
+  local ok, why = pcall(expand_next)
+  if not ok and expanding and runs[expanding] then
+    runs[expanding].dropped = tostring(why)
+  end
+end

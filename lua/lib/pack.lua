@@ -1,0 +1,22 @@
+-- Msgpack by hand for the small envelopes that scripts make: a map is its count byte and then packed pairs, so pairs that are the
+-- same in every event of a call are strings made once. Bodies that workers send are maps of at most 15 pairs, and are only joined,
+-- never unpacked.
+local function packed(value)
+  if type(value) == 'number' and value >= 0 and value < 128 and value % 1 == 0 then
+    return char(value)
+  end
+  return cmsgpack.pack(value)
+end
+
+local function pair(key, value)
+  return char(0xa0 + #key) .. key .. packed(value)
+end
+
+local function map(count, pairs_text)
+  return char(0x80 + count) .. pairs_text
+end
+
+-- the body of a map with `count` more pairs
+local function widen(body, count, pairs_text)
+  return char(byte(body, 1) + count) .. sub(body, 2) .. pairs_text
+end

@@ -1,0 +1,58 @@
+-- A run's tables made anew from its stream, in order of time. Used where a write raised, where an event came with an earlier time,
+-- and where events were deleted.
+-- @include lib/emit
+local function stream_events(run)
+  local found, from, sorted = {}, '-', true
+  repeat
+    local page = call('XRANGE', run.key .. ':events', from, '+', 'COUNT', 1000)
+    for _, entry in ipairs(page) do
+      local f = entry[2]
+      local ms, seq = match(entry[1], '^(%d+)-(%d+)$')
+      local d = f[6] ~= '' and cmsgpack.unpack(f[6]) or {}
+      local id = tonumber(ms) + tonumber(seq)
+      found[#found + 1] = { f[2], f[4], d.ts or id, d, f[8], tonumber(ms), tonumber(seq), id }
+      sorted = sorted and (not d.ts)
+      from = '(' .. entry[1]
+    end
+  until #page < 1000
+  if not sorted then
+    table.sort(found, function(a, b)
+      if a[3] ~= b[3] then
+        return a[3] < b[3]
+      end
+      return a[8] < b[8]
+    end)
+  end
+  return found
+end
+
+local function refold(run)
+  -- what the old state put into sorted sets must be known, so that the difference takes it away again
+  load_steps(run, all_steps(run))
+  local fresh = new_run(run.id)
+  local old_steps = run.steps
+  for key in pairs(fresh) do
+    if key ~= 'was' and key ~= 'events' and key ~= 'seq' and key ~= 'first_seq' then
+      run[key] = fresh[key]
+    end
+  end
+  run.submitted, run.deadline, run.events, run.input, run.slug = nil, nil, {}, nil, nil
+  local events = stream_events(run)
+  for _, event in ipairs(events) do -- the submission stands first whatever its time, since it names the plan
+    if event[1] == 'RunSubmitted' then
+      apply.RunSubmitted(run, '', event[3], event[4], event[5], event[6], event[7])
+      break
+    end
+  end
+  for name, old in pairs(old_steps) do
+    local s = new_step(run, name)
+    s.was, s.was_level, s.dirty = old.was, old.was_level, true
+    run.steps[name] = s
+  end
+  for _, event in ipairs(events) do
+    local reducer = apply[event[1]]
+    if reducer then
+      reducer(run, unpack(event, 2))
+    end
+  end
+end

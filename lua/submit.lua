@@ -1,0 +1,73 @@
+#!lua
+-- submit: runs into their partition, each with its root steps scheduled
+-- KEYS meta hash
+-- KEYS never string
+-- ARGV epoch string
+-- ARGV request string
+-- ARGV runs_from list           three a run: id, RunSubmitted envelope, input
+-- RETURNS {OK, {code or {EXISTS, run id}} a run}
+-- EVENTS RunSubmitted StepScheduled
+-- @include lib/open
+-- @include lib/advance
+-- @include lib/commit
+-- @include lib/wake
+-- @include lib/once
+local ROOT = pair('a', 1) .. '\161r\161i'
+
+local function submit_run(id, d, envelope, input, k)
+  local run = new_run(id)
+  run.seq, run.first_seq = k, k
+  runs[id] = run
+  runs[#runs + 1] = run
+  emit(run, 'RunSubmitted', '', d, envelope, input)
+  local roots = run.plan.roots
+  for i = 1, math.min(#roots, FAN_OUT) do
+    run.steps[roots[i]] = new_step(run, roots[i])
+    -- available when the run is: its own time less what was emitted since
+    emit(run, 'StepScheduled', roots[i], { a = 1, v = run.available }, map(3, ROOT .. pair('dl', run.available - now - run.seq)))
+  end
+  run.expand = run.plan.fan
+  local index = prefix .. 'runs:' .. slug_of(run) .. ':tag:'
+  for _, tag in ipairs(d.tg or {}) do
+    gather(adds, index .. tag, run.created, id)
+  end
+end
+
+-- the run that an idempotency key stands for, and whether it exists
+local function run_of_key(key)
+  local first = key and call('GET', key)
+  return first, first and (runs[first] or call('EXISTS', prefix .. 'run:' .. first) == 1)
+end
+
+local replies, k = {}, 0
+local keyed = {}
+for i = runs_from, #ARGV, 3 do
+  local id, envelope, input = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local d = cmsgpack.unpack(envelope)
+  if not plan_of(d.pl) then
+    return { NO_PLAN, d.pl }
+  end
+  local key = d.ih and prefix .. 'idempotency:' .. d.ih
+  local first, exists = keyed[key or ''], true
+  if not first then
+    first, exists = run_of_key(key)
+  end
+  if first and exists then
+    replies[#replies + 1] = { EXISTS, first }
+  elseif not first and (runs[id] or call('EXISTS', prefix .. 'run:' .. id) == 1) then
+    replies[#replies + 1] = DUPLICATE
+  else
+    id = first or id -- a record without its run: a crash left it missing
+    submit_run(id, d, envelope, input, k)
+    if key then
+      keyed[key] = id
+      extra_writes[#extra_writes + 1] = { 'SET', key, id }
+    end
+    k = k + 1
+    replies[#replies + 1] = first and { OK, first } or OK
+  end
+end
+local answer = keep({ OK, replies })
+commit()
+notify()
+return answer

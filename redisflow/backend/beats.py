@@ -1,0 +1,85 @@
+"""The heartbeat's own blocking connections: all partitions are asked before any answer is read."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from redisflow.backend.connection import Address
+from redisflow.backend.redis import RedisBackend
+from redisflow.backend.replies import Reply
+
+log = logging.getLogger("redisflow.worker")
+
+
+class BeatLine:
+    """A blocking connection to the node of one partition.
+
+    Args:
+        backend: opened.
+        partition: index.
+        worker: `<id>.<boot>`.
+        address: of the node.
+        timeout: seconds for an answer.
+    """
+
+    def __init__(self, backend: RedisBackend, partition: int, worker: str, address: Address, timeout: float) -> None:
+        self._script = backend.scripts["heartbeat"]
+        keys = backend.partitions[partition]
+        self._head = (2, keys.meta, keys.never, backend.epoch, worker)
+        self._client: Redis = backend.server.blocking_client(address)
+        self._client.connection_pool.connection_kwargs["socket_timeout"] = timeout
+        self._client.connection_pool.connection_kwargs["socket_connect_timeout"] = timeout
+        self._connection: Any = None
+
+    def send(self, info: str, leases: list[Any]) -> None:
+        """Send a beat without awaiting its answer."""
+        if self._connection is None:
+            connection = self._client.connection_pool.make_connection()
+            connection.connect()
+            self._connection = connection
+        self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
+
+    def receive(self, info: str, leases: list[Any]) -> list[int]:
+        """The answer to `send`: a code a lease."""
+        try:
+            reply = self._connection.read_response()
+        except NoScriptError:
+            self._connection.send_command("EVAL", self._script.text, *self._head, info, *leases)
+            reply = self._connection.read_response()
+        if reply[0] != Reply.OK:
+            raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")
+        return reply[2]  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Drop the connection; the next `send` makes a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+
+def beat_all(lines: list[BeatLine], info: str, leases: list[list[Any]]) -> list[list[int] | None]:
+    """One beat over all lines; None for a line that failed, which is logged and mended with the next beat."""
+    sent: list[bool] = []
+    for line, group in zip(lines, leases, strict=True):
+        sent.append(_guarded(line, lambda line=line, group=group: line.send(info, group)) is not _FAILED)  # type: ignore[misc]
+    codes: list[list[int] | None] = []
+    for line, group, was_sent in zip(lines, leases, sent, strict=True):
+        answer = _guarded(line, lambda line=line, group=group: line.receive(info, group)) if was_sent else _FAILED  # type: ignore[misc]
+        codes.append(None if answer is _FAILED else answer)
+    return codes
+
+
+_FAILED: Any = object()
+
+
+def _guarded(line: BeatLine, call: Any) -> Any:
+    try:
+        return call()
+    except (RedisError, OSError) as error:
+        log.warning("heartbeat not delivered: %s", error)
+        line.close()
+        return _FAILED

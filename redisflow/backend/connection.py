@@ -1,0 +1,306 @@
+"""Connections to Redis, and the one place that retries.
+
+The client library's own retry is off: after a lost reply it would run a script twice without anybody knowing. Here a call is
+repeated only where a repeat is safe: reads, and scripts that keep their reply under a request id. What is ridden out (a broken
+connection, a server that loads, is read-only or busy, a slot that moves, a namespace that is not there yet after a failover) is
+ridden out for minutes, with growing pauses, and then told in one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    ClusterError,
+    ConnectionError,
+    MaxConnectionsError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    SlotNotCoveredError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from redisflow.backend.keys import Keys
+from redisflow.backend.replies import Reply
+from redisflow.backend.scripts import Script
+from redisflow.model.errors import (
+    NamespaceLost,
+    PartitionTorn,
+    RedisflowError,
+    ServerUnavailable,
+    ServerUnsuitable,
+)
+
+log = logging.getLogger("redisflow.backend")
+T = TypeVar("T")
+Client = Redis | RedisCluster
+
+_PASSING = (
+    ConnectionError, TimeoutError, BusyLoadingError, ClusterDownError, TryAgainError, SlotNotCoveredError, ClusterError,
+    MaxConnectionsError, ReadOnlyError, RedisClusterException, OSError,
+)  # fmt: skip
+_PASSING_WORDS = ("BUSY", "LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "UNKILLABLE")
+_LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
+
+
+def redact(url: str) -> str:
+    """The URL without its password, fit for logs and errors."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a later repeat of the call may succeed."""
+    text = str(error)
+    if any(word in text for word in _LASTING_WORDS):
+        return False
+    if isinstance(error, ResponseError) and not isinstance(error, (ReadOnlyError, BusyLoadingError)):
+        return text.startswith(_PASSING_WORDS)
+    return isinstance(error, _PASSING)
+
+
+def explain(error: BaseException, url: str) -> RedisflowError:
+    """One line for a person: what Redis said, and what to do."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    where = redact(url)
+    if "OOM" in text:
+        return ServerUnavailable(
+            f"{where} is out of memory ({text}): raise maxmemory, or shorten REDISFLOW_RETENTION; nothing was written"
+        )
+    if "MISCONF" in text:
+        return ServerUnavailable(f"{where} cannot persist to disk ({text}): free disk space; nothing was written")
+    if "READONLY" in text:
+        return ServerUnavailable(f"{where} is a read-only replica: point the URL at the primary; nothing was written")
+    if any(word in text for word in _LASTING_WORDS):
+        return ServerUnavailable(f"{where} refused the login or a command: {text}. Check user, password and ACL")
+    return ServerUnavailable(
+        f"cannot use Redis at {where}: {text}. Check that the server runs and the URL (--url or REDISFLOW_URL) is right"
+    )
+
+
+class Backoff:
+    """Growing pauses up to a deadline: 20 ms doubling to 1 s, each spread by half."""
+
+    def __init__(self, deadline_us: int) -> None:
+        self.until = time.monotonic() + deadline_us / 1e6
+        self.pause = 0.02
+
+    @property
+    def over(self) -> bool:
+        """The deadline has passed."""
+        return time.monotonic() >= self.until
+
+    def next(self) -> float:
+        """Seconds to wait before the next try."""
+        pause = self.pause * random.uniform(0.5, 1.5)
+        self.pause = min(self.pause * 2, 1.0)
+        return pause
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where and how to open a connection of one's own to the node of a partition."""
+
+    path: str | None
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    db: int
+    ssl: Any
+
+
+class Server:
+    """One deployment: a standalone server, or a Cluster.
+
+    Args:
+        url: `redis://`, `rediss://`, `unix://`, or `redis+cluster://` (also found out by asking the server).
+        deadline_us: how long passing faults are ridden out.
+    """
+
+    def __init__(self, url: str, *, deadline_us: int) -> None:
+        self.url = url
+        self.deadline_us = deadline_us
+        self.clustered = url.startswith(("redis+cluster://", "rediss+cluster://"))
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The library's client.
+
+        Raises:
+            ServerUnavailable: `connect` was not called, or `close` was.
+        """
+        if self._client is None:
+            raise ServerUnavailable("the backend is not open: call initialize() first, or it was closed")
+        return self._client
+
+    def _plain_url(self) -> str:
+        return self.url.replace("+cluster://", "://", 1)
+
+    def _make(self, clustered: bool) -> Client:
+        options: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0), "socket_timeout": 30.0, "socket_connect_timeout": 5.0, "max_connections": 200,
+        }  # fmt: skip
+        try:
+            if clustered:
+                return RedisCluster.from_url(self._plain_url(), **options)
+            return Redis.from_url(self._plain_url(), **options)
+        except (ValueError, TypeError) as error:
+            raise ServerUnavailable(
+                f"the URL {redact(self.url)!r} is not understood ({error}): "
+                "write redis://host:6379/0, rediss://…, unix:///path.sock or redis+cluster://host:port"
+            ) from None
+
+    async def connect(self, *, deadline_us: int | None = None) -> None:
+        """Open the client; ask a plain server whether it is a node of a Cluster."""
+        if self._client is not None:
+            return
+        self._client = self._make(self.clustered)
+        try:
+            if not self.clustered:
+                info = await self.retry(lambda: self.client.info("cluster"), deadline_us=deadline_us)
+                if int(info.get("cluster_enabled", 0)):
+                    if "unix_socket_path" in self.client.connection_pool.connection_kwargs:  # type: ignore[union-attr]
+                        raise ServerUnsuitable("a Redis Cluster is reached by TCP only: use redis://host:port")
+                    await self._client.aclose()
+                    self.clustered = True
+                    self._client = self._make(True)
+            if self.clustered:
+                await self.retry(lambda: self.client.initialize(), deadline_us=deadline_us)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Release every connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def retry(self, call: Callable[[], Awaitable[T]], *, deadline_us: int | None = None) -> T:
+        """Await `call()`, again and again while the fault is a passing one.
+
+        Raises:
+            ServerUnavailable: the deadline passed, or the fault is a lasting one.
+        """
+        backoff = Backoff(self.deadline_us if deadline_us is None else deadline_us)
+        told = False
+        while True:
+            try:
+                return await call()
+            except (RedisError, OSError) as error:
+                if not is_passing(error) or backoff.over:
+                    raise explain(error, self.url) from error
+                if not told:
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), error)
+                    told = True
+            await asyncio.sleep(backoff.next())
+
+    async def script(
+        self, script: Script, keys: Keys, argv: list[Any], *, deadline_us: int | None = None
+    ) -> list[Any]:
+        """Run a script that may safely be repeated.
+
+        Raises:
+            NamespaceLost: the namespace's epoch stayed away.
+            PartitionTorn: keys of the partition are missing.
+            ServerUnavailable: the deadline passed.
+        """
+        backoff = Backoff(self.deadline_us if deadline_us is None else deadline_us)
+        told = False
+        while True:
+            try:
+                reply = await self.eval_once(script, keys, argv)
+            except (RedisError, OSError) as error:
+                if not is_passing(error) or backoff.over:
+                    if isinstance(error, ResponseError) and "user_script" in str(error):
+                        raise RedisflowError(script.locate(str(error))) from error
+                    raise explain(error, self.url) from error
+                if not told:
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), error)
+                    told = True
+            else:
+                if reply[0] == Reply.EPOCH:
+                    if await self._epoch_is_another(keys, argv) or backoff.over:
+                        raise NamespaceLost(
+                            f"the namespace {keys.prefix!r} at {redact(self.url)} is not the one that was opened: "
+                            "the server was flushed or replaced. Start again"
+                        )
+                elif reply[0] == Reply.TORN:
+                    if backoff.over:
+                        raise PartitionTorn(
+                            f"keys of partition {keys.prefix!r} are missing: finish or mend the slot's migration"
+                        )
+                    log.error("partition %s is torn; waiting", keys.prefix)
+                else:
+                    return reply
+            await asyncio.sleep(backoff.next())
+
+    async def _epoch_is_another(self, keys: Keys, argv: list[Any]) -> bool:
+        found = await self.retry(lambda: self.client.hget(keys.meta, "epoch"))  # type: ignore[arg-type,return-value]
+        return found is not None and found.decode() != argv[0]
+
+    async def eval_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
+        """One EVALSHA, with the script loaded where the server lacks it; no retry."""
+        try:
+            return await self.client.evalsha(script.sha, 2, keys.meta, keys.never, *argv)  # type: ignore[no-any-return,misc]
+        except redis.exceptions.NoScriptError:
+            return await self.client.eval(script.text, 2, keys.meta, keys.never, *argv)  # type: ignore[no-any-return,misc]
+
+    async def address_of(self, key: str) -> Address:
+        """Address of the node that holds a key."""
+        client = self.client
+        if isinstance(client, RedisCluster):
+            node = client.get_node_from_key(key)
+            if node is None:
+                raise ConnectionError(f"no node serves the slot of {key}")
+            kwargs: dict[str, Any] = dict(client.connection_kwargs)
+            kwargs.update(host=node.host, port=node.port)
+        else:
+            kwargs = dict(client.connection_pool.connection_kwargs)
+        tls = None
+        if self.url.startswith("rediss"):
+            connection = redis.asyncio.SSLConnection(**{k: v for k, v in kwargs.items() if k not in ("path", "retry")})
+            tls = connection.ssl_context.get()
+        return Address(
+            path=kwargs.get("path"), host=kwargs.get("host", "localhost"), port=int(kwargs.get("port", 6379)),
+            username=kwargs.get("username"), password=kwargs.get("password"), db=int(kwargs.get("db") or 0), ssl=tls,
+        )  # fmt: skip
+
+    async def refresh_topology(self) -> None:
+        """Learn anew which node holds which slot; nothing on a standalone server."""
+        if isinstance(self.client, RedisCluster):
+            await self.client.nodes_manager.initialize()
+
+    def blocking_client(self, address: Address) -> redis.Redis:
+        """A synchronous client of one connection, for a thread of its own."""
+        retry = redis.retry.Retry(NoBackoff(), 0)
+        common: dict[str, Any] = {
+            "username": address.username, "password": address.password, "db": address.db, "retry": retry,
+            "max_connections": 1,
+        }  # fmt: skip
+        if address.path:
+            return redis.Redis(unix_socket_path=address.path, **common)
+        if self.url.startswith("rediss"):
+            return redis.Redis.from_url(self._plain_url(), retry=retry, max_connections=1)
+        return redis.Redis(host=address.host, port=address.port, **common)

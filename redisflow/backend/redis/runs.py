@@ -1,0 +1,221 @@
+"""Runs: submit, look, list, wait, cancel, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redisflow.backend import keys as k
+from redisflow.backend.redis.registry import Registry
+from redisflow.backend.replies import Reply
+from redisflow.backend.types import CancelResult, Submission, SubmitResult
+from redisflow.codec import decode_event, pack
+from redisflow.model.errors import PayloadTooLarge, RunExists, RunNotFound, TransitionRefused
+from redisflow.model.states import RunState
+from redisflow.model.workflow import Plan
+
+STATUSES = {"p": "pending", "r": "running", "c": "completed", "f": "failed", "x": "cancelled"}
+LIVE = ("pending", "running")
+CHUNK = 250  # runs a call of submit: keeps it near 10 ms
+
+
+class Runs(Registry):
+    """Everything that concerns a run as a whole."""
+
+    async def submit(self, plan: Plan, submissions: Sequence[Submission]) -> list[SubmitResult]:
+        """Submit runs of one plan: each partition's runs in one atomic script a few hundred, all sent at once.
+
+        Raises:
+            InvalidArgument: an argument is out of range; nothing was written.
+            PayloadTooLarge: an input is over the cap; nothing was written.
+            RunExists: a given run id is in use (runs before it in the list were submitted).
+        """
+        limit = self.settings.max_payload_bytes
+        prepared: dict[int, list[tuple[int, str, dict[str, Any], str]]] = {}
+        for position, submission in enumerate(submissions):
+            submission.check()
+            if submission.input is not None and len(submission.input) * 4 > limit:
+                size = len(submission.input.encode())
+                if size > limit:
+                    raise PayloadTooLarge(f"the input of {plan.slug!r}", size, limit)
+            run_id, fields = _fields(plan, submission)
+            item = (position, run_id, fields, submission.input if submission.input is not None else "")
+            prepared.setdefault(self.partition(run_id), []).append(item)
+        results: list[SubmitResult | None] = [None] * len(submissions)
+        jobs = [
+            self._submit_chunk(plan, partition, items[first : first + CHUNK], results)
+            for partition, items in prepared.items()
+            for first in range(0, len(items), CHUNK)
+        ]
+        if len(jobs) == 1:
+            await jobs[0]
+        else:
+            await asyncio.gather(*jobs)
+        return [result for result in results if result is not None]
+
+    async def _submit_chunk(
+        self, plan: Plan, partition: int, items: Sequence[tuple[int, str, dict[str, Any], str]],
+        results: list[SubmitResult | None],
+    ) -> None:  # fmt: skip
+        while True:
+            number = await self.plan_number(plan, partition)
+            rest: list[Any] = []
+            for _, run_id, fields, text in items:
+                fields["pl"] = number
+                rest += (run_id, pack(fields), text)
+            reply = await self.call("submit", partition, rest)
+            if reply[0] != Reply.NO_PLAN:
+                break
+            self._plan_numbers.pop((partition, plan.version), None)
+        taken = None
+        for (position, run_id, _, _), answer in zip(items, reply[1], strict=True):
+            code, first = (answer[0], answer[1].decode()) if isinstance(answer, list) else (answer, run_id)
+            if code == Reply.DUPLICATE:
+                taken = taken or run_id
+            else:
+                results[position] = SubmitResult(first, code == Reply.OK)
+        if taken:
+            raise RunExists(taken)
+
+    async def get_run(self, run_id: str) -> RunState | None:
+        """State of a run, or None where there is none."""
+        found = await self.get_runs([run_id])
+        return found[0]
+
+    async def get_runs(self, run_ids: Sequence[str]) -> list[RunState | None]:
+        """States of several runs in one round trip: from the header and the submission of each."""
+        if not run_ids:
+            return []
+        async def read() -> list[Any]:
+            pipe = self.client.pipeline(transaction=False)
+            for run_id in run_ids:
+                keys = self.keys_of(k.check_run_id(run_id))
+                pipe.hget(keys.run(run_id), "h")
+                pipe.hget(keys.run(run_id), "w")
+                pipe.xrange(keys.events(run_id), count=1)
+            return await pipe.execute()  # type: ignore[no-any-return]
+
+        replies = await self.server.retry(read)
+        states = []
+        for index, run_id in enumerate(run_ids):
+            header, slug, first = replies[3 * index : 3 * index + 3]
+            states.append(await self._run_state(run_id, header, slug, first) if header else None)
+        return states
+
+    async def _run_state(self, run_id: str, header: bytes, slug: bytes | None, first: list[Any]) -> RunState:
+        status, number, priority, created, attempt, _, _, _, timeout, started, ended, _ = header.decode().split(" ")
+        partition, at = self.partition(run_id), int(created)
+        info = await self.plan_info(partition, int(number)) if number != "0" else None
+        name = info.slug if info else (slug or b"-").decode()
+        submitted: dict[str, Any] = {}
+        if first and first[0][1][b"type"] == b"RunSubmitted":
+            version = info.version if info else "unknown"
+            submitted = decode_event(first[0][0].decode(), first[0][1], name, run_id, lambda _: version)
+        return RunState(
+            run_id=run_id, workflow_slug=name, status=STATUSES[status], priority=int(priority), created_at=at,
+            available_at=submitted.get("availableAtUs", at), workflow_attempt_number=int(attempt),
+            started_at=None if started == "-" else at + int(started),
+            completed_at=None if ended == "-" else at + int(ended), timeout=None if timeout == "-" else int(timeout),
+            idempotency_key=submitted.get("idempotencyKey"), metadata=submitted.get("metadata"),
+            tags=submitted.get("tags"), input=submitted.get("input"),
+        )  # fmt: skip
+
+    async def list_runs(
+        self, workflow_slug: str | None = None, status: Iterable[str] = (), tags: Iterable[str] = (),
+        limit: int | None = None, offset: int = 0,
+    ) -> tuple[list[RunState], int]:  # fmt: skip
+        """Runs newest first, with the total before paging; statuses are ORed, tags ANDed. From indexes."""
+        slugs = [k.check_slug(workflow_slug)] if workflow_slug else await self.workflow_slugs()
+        statuses = list(status) or list(STATUSES.values())
+        wanted = list(tags)
+        top = -1 if limit is None else offset + limit - 1
+
+        async def read() -> list[Any]:
+            pipe = self.client.pipeline(transaction=False)
+            for keys in self.partitions:
+                for slug in slugs:
+                    for name in statuses:
+                        index = keys.index(slug, name)
+                        if wanted:
+                            pipe.zinter([index, *(keys.tag(slug, tag) for tag in wanted)], aggregate="MIN", withscores=True)
+                        else:
+                            pipe.zcard(index)
+                            pipe.zrange(index, 0, top, desc=True, withscores=True)
+            return await pipe.execute()  # type: ignore[no-any-return]
+
+        replies = await self.server.retry(read) if slugs and limit != 0 else []
+        if wanted:
+            total = sum(len(found) for found in replies)
+            pairs = [pair for found in replies for pair in found]
+        else:
+            total = sum(replies[0::2])
+            pairs = [pair for found in replies[1::2] for pair in found]
+        pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+        page = pairs[offset:] if limit is None else pairs[offset : offset + limit]
+        states = await self.get_runs([run_id.decode() for run_id, _ in page])
+        return [state for state in states if state is not None], total
+
+    async def status_of(self, run_ids: Sequence[str]) -> list[str]:
+        """Status of each run in a word, "" where there is none; live ones enter the waiters of their partition."""
+        by_partition: dict[int, list[int]] = {}
+        for index, run_id in enumerate(run_ids):
+            by_partition.setdefault(self.partition(run_id), []).append(index)
+        words = [""] * len(run_ids)
+        for partition, indexes in by_partition.items():
+            reply = await self.call("wait", partition, [run_ids[i] for i in indexes])
+            for index, letter in zip(indexes, reply[1], strict=True):
+                words[index] = STATUSES.get(letter.decode(), "")
+        return words
+
+    async def cancel_run(self, run_id: str, reason: str | None = None) -> CancelResult:
+        """Cancel a run that is not terminal; a terminal one is left as it is, and the answer says so.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        pair = pack({"r": reason})[1:] if reason else b""
+        reply = await self.call("cancel", self.partition(k.check_run_id(run_id)), run_id=run_id, reason=pair)
+        if reply[0] == Reply.GONE:
+            raise RunNotFound(run_id)
+        return CancelResult(reply[0] == Reply.OK, STATUSES[reply[1].decode()])
+
+    async def delete_run(self, run_id: str) -> bool:
+        """Delete an ended run whole; False where there is none.
+
+        Raises:
+            TransitionRefused: the run has not ended.
+        """
+        while True:
+            reply = await self.call("delete", self.partition(k.check_run_id(run_id)), run_id=run_id)
+            if reply[0] == Reply.NOT_ENDED:
+                raise TransitionRefused(f"run {run_id} has not ended: cancel it first")
+            if reply[0] != Reply.MORE:
+                return bool(reply[0] == Reply.OK)
+
+
+def _fields(plan: Plan, submission: Submission) -> tuple[str, dict[str, Any]]:
+    """Run id and envelope of RunSubmitted, save the plan number."""
+    fields: dict[str, Any] = {}
+    if submission.priority:
+        fields["p"] = submission.priority
+    if plan.input_schema is not None:
+        fields["hs"] = True
+    if submission.available_at_us is not None:
+        fields["v"] = submission.available_at_us
+    elif submission.delay_us:
+        fields["dl"] = submission.delay_us
+    timeout = submission.timeout_us or plan.timeout_us
+    if timeout:
+        fields["tm"] = timeout
+    if submission.tags:
+        fields["tg"] = list(dict.fromkeys(submission.tags))
+    if submission.metadata:
+        fields["md"] = dict(submission.metadata)
+    route = None
+    if submission.idempotency_key is not None:
+        hashed = k.key_hash(submission.idempotency_key)
+        fields["ik"], fields["ih"], route = submission.idempotency_key, hashed, k.route_of_key(hashed)
+    if submission.run_id is not None:
+        return k.check_run_id(submission.run_id), fields
+    return k.new_run_id(route), fields

@@ -1,0 +1,209 @@
+"""The turn loop: free slots and finished outcomes in, claimed steps out.
+
+Nothing here awaits: answers come by callback, outcomes are reported by call, and one pump a loop iteration sends what there is.
+While a turn is under way the next one fills (group commit): at low load a turn carries one step and goes at once, under load it
+carries dozens. Free slots are tokens: a turn takes some along and its answer gives back what it did not use, so that several
+partitions share one worker fairly and a silent one holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.steps import parse_answer
+from redisflow.backend.replies import Reply
+from redisflow.backend.turns import FIELDS, MAX_CLAIMS, Lane, TurnAnswer, TurnLink
+from redisflow.model.errors import RedisflowError
+from redisflow.worker.context import Job
+
+log = logging.getLogger("redisflow.worker")
+MAX_SLEEP = 1.0  # seconds without a look, whatever the wake-ups say
+LENT_FOR = 1.0  # seconds after which slots that a silent partition holds serve others
+
+
+class Dispatcher:
+    """Turns of one worker over all partitions.
+
+    Args:
+        backend: opened.
+        worker: `<id>.<boot>`.
+        queues: names of the queues it serves.
+        concurrency: slots.
+        body: packed pairs of StepStarted: worker and concurrency.
+        start: called with each claimed job.
+        settled: called with each job whose outcome was answered.
+        fatal: called when the worker cannot go on.
+    """
+
+    def __init__(
+        self, backend: RedisBackend, *, worker: str, queues: Sequence[str], concurrency: int, body: bytes,
+        start: Callable[[Job], None], settled: Callable[[Job, Reply], None], fatal: Callable[[RedisflowError], None],
+    ) -> None:  # fmt: skip
+        self._backend = backend
+        self._worker = worker
+        self._start = start
+        self._settled = settled
+        self._free = list(range(concurrency - 1, -1, -1))
+        self._claim_at_most = min(MAX_CLAIMS, max(1, (concurrency + 1) // 2))
+        self._pumping = False
+        self._turn_of: int = 0
+        self._jobs: dict[int, list[Job]] = {}
+        self._watch: asyncio.TimerHandle | None = None
+        self.draining = False
+        self.links = [
+            TurnLink(
+                backend, partition, worker=worker, queues=queues, body=body, on_answer=self._on_answer, on_fatal=fatal
+            )
+            for partition in range(len(backend.partitions))
+        ]
+        self._outjobs: list[list[Job]] = [[] for _ in self.links]
+
+    async def open(self) -> None:
+        """Connect to every partition, listen for wake-ups, and ask for work."""
+        self._loop = asyncio.get_running_loop()
+        await asyncio.gather(*(link.open() for link in self.links))
+        self._watchdog()
+        self.pump()
+
+    def close(self) -> None:
+        """Close all lines at once."""
+        if self._watch:
+            self._watch.cancel()
+        for link in self.links:
+            link.close()
+
+    @property
+    def idle(self) -> bool:
+        """No outcome waits and no turn is under way."""
+        return not any(link.busy for link in self.links)
+
+    def wake(self, partition: int) -> None:
+        """A hint that a partition has work."""
+        link = self.links[partition]
+        link.due = True
+        link.asleep = 0
+        if not self._free and not self.draining:
+            lane = link.idle_lane()
+            if lane is not None:
+                self._send(link, lane, [], woken=True)
+        else:
+            self._schedule_pump()
+
+    def report(self, job: Job, kind: str, data: bytes, payload: str | bytes = b"", how: str = "") -> None:
+        """Send the outcome of a job with the next turn; its slot is free from now on.
+
+        Args:
+            job: the job.
+            kind: c completed, f failed, k skipped, l released.
+            data: envelope of the event.
+            payload: JSON text of the output, or the packed error.
+            how: see lua/lib/outcome.
+        """
+        self.links[job.partition].outbox += (job.run, job.step, str(job.lease), kind, data, payload, how)
+        self._outjobs[job.partition].append(job)
+        self.give_back(job)
+        self._schedule_pump()
+
+    def give_back(self, job: Job) -> None:
+        """Free the slot of a job."""
+        if job.slot >= 0:
+            self._free.append(job.slot)
+            job.slot = -1
+
+    def _schedule_pump(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Send on every idle lane what there is to send."""
+        self._pumping = False
+        count = len(self.links)
+        self._turn_of += 1
+        for index in range(count):
+            link = self.links[(index + self._turn_of) % count]
+            while (link.outbox or (link.due and self._free and not self.draining)) and (lane := link.idle_lane()):
+                slots: list[int] = []
+                if self._free and not self.draining:
+                    slots = self._free[-self._claim_at_most :]
+                    del self._free[-self._claim_at_most :]
+                self._send(link, lane, slots, woken=False)
+
+    def _send(self, link: TurnLink, lane: Lane, slots: list[int], *, woken: bool) -> None:
+        if slots:
+            link.due = False
+            if link.timer:
+                link.timer.cancel()
+                link.timer = None
+        outjobs = self._outjobs[link.partition]
+        count = min(len(link.outbox) // FIELDS, 256)
+        self._jobs[id(lane)] = outjobs[:count]
+        del outjobs[:count]
+        link.send(lane, slots, woken)
+
+    def _on_answer(self, link: TurnLink, lane: Lane, answer: TurnAnswer) -> None:
+        slots, lane.slots = lane.slots, []
+        asked = bool(slots)
+        for claimed in answer.claims:
+            if slots:
+                slot = slots.pop(0)
+            elif self._free:
+                slot = self._free.pop()
+            else:
+                slot = -1
+            job = Job(link.partition, answer.now, claimed, slot)
+            if slot < 0:  # a late answer: the slots it asked for serve others meanwhile
+                self.report(job, "l", b"", b"", "drain")
+            else:
+                self._start(job)
+        if slots:
+            self._free += slots
+        jobs = self._jobs.pop(id(lane), ())
+        for job, code in zip(jobs, answer.answers, strict=True):
+            self._on_outcome(job, code)
+        if asked:
+            self._plan_next_look(link, answer)
+        if link.outbox or link.due:
+            self.pump()
+
+    def _on_outcome(self, job: Job, code: Any) -> None:
+        if code == Reply.OK:
+            self._settled(job, Reply.OK)
+            return
+        settled = parse_answer(code)
+        where = f"run={job.run.decode()} step={job.step.decode()} attempt={job.attempt}"
+        if settled.reply == Reply.REJECTED:
+            log.error("the outcome of a step was rejected: %s  %s", self._backend.scripts["turn"].locate(settled.detail or ""), where)
+        elif settled.reply != Reply.ALREADY:
+            log.info("outcome not recorded: %s  %s", settled.reply.name, where)
+        self._settled(job, settled.reply)
+
+    def _plan_next_look(self, link: TurnLink, answer: TurnAnswer) -> None:
+        if answer.next_due == answer.now:
+            link.due = True
+        elif link.timer is None and not self.draining:
+            wait = MAX_SLEEP * random.uniform(0.8, 1.0)
+            if answer.next_due:
+                wait = min(wait, max(0.0, (answer.next_due - answer.now) / 1e6))
+            link.timer = self._loop.call_later(wait, self._look, link)
+
+    def _look(self, link: TurnLink) -> None:
+        link.timer = None
+        link.due = True
+        self._schedule_pump()
+
+    def _watchdog(self) -> None:
+        now = time.monotonic()
+        for link in self.links:
+            for lane in link.lanes:
+                if lane.packed is not None and lane.slots and now - lane.sent_at > LENT_FOR and len(self.links) > 1:
+                    self._free += lane.slots
+                    lane.slots = []
+                    self._schedule_pump()
+        self._watch = self._loop.call_later(LENT_FOR / 2, self._watchdog)

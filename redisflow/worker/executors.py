@@ -1,0 +1,275 @@
+"""Running a step's body and turning its end into an outcome.
+
+A claimed job passes through small steps: find its code, open its resources, bind its arguments, run it (on the loop, or in a
+thread), describe how it ended. Nothing that a body does may escape: whatever is raised becomes an outcome, save the cancellation
+that the worker itself asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from contextvars import copy_context
+from typing import Any
+
+from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.steps import failure_parts, skip_data
+from redisflow.codec import encode_payload, pack
+from redisflow.define import Fatal, Resource, RetryAfter, Skip, Step, Workflow
+from redisflow.model.errors import PayloadTooLarge
+from redisflow.model.events import StepError
+from redisflow.model.fingerprints import describe_exception, fingerprint_error
+from redisflow.worker.capture import current_step
+from redisflow.worker.context import Context, Job
+
+log = logging.getLogger("redisflow.worker")
+Report = Callable[..., None]
+MAX_STACK = 32_768
+
+
+class Threads:
+    """Daemon threads for plain functions, reused: a stuck one never holds up the end of the process."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._idle = 0
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Run `call()` in a thread, at once."""
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                self._count += 1
+                threading.Thread(target=self._run, name=f"redisflow-step-{self._count}", daemon=True).start()
+        self._work.put(call)
+
+    def close(self) -> None:
+        """Let idle threads end."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (call := self._work.get()) is not None:
+            call()
+            with self._lock:
+                self._idle += 1
+
+
+class Resources:
+    """Open resources of a worker process: each once, at first use; closed in reverse order."""
+
+    def __init__(self, given: Mapping[Resource[Any], Any] | None = None) -> None:
+        self.values: dict[Resource[Any], Any] = dict(given or {})
+        self._stack = AsyncExitStack()
+        self._lock = asyncio.Lock()
+
+    async def ensure(self, wanted: tuple[Resource[Any], ...]) -> None:
+        """Open what is not open yet."""
+        async with self._lock:
+            for resource in wanted:
+                if resource not in self.values:
+                    self.values[resource] = await self._stack.enter_async_context(resource.open())
+
+    async def close(self) -> None:
+        """Close all that was opened here."""
+        await self._stack.aclose()
+
+
+class Executors:
+    """Runs jobs of the given workflows.
+
+    Args:
+        backend: opened.
+        workflows: by slug.
+        worker_id: shown in the context.
+        report: `Dispatcher.report`.
+        resources: values to use in place of opening them, for tests.
+    """
+
+    def __init__(
+        self, backend: RedisBackend, workflows: Mapping[str, Workflow[Any, Any]], *, worker_id: str, report: Report,
+        resources: Mapping[Resource[Any], Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._backend = backend
+        self._workflows = workflows
+        self._worker_id = worker_id
+        self._report = report
+        self._threads = Threads()
+        self._resources = Resources(resources)
+        self._found: dict[tuple[int, int, bytes], tuple[Step, str] | None] = {}
+        self._patience = f"unknown {backend.settings.step_removed_after}"
+        self._limit = backend.settings.max_payload_bytes
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Close resources and let idle threads end."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.close()
+        await self._resources.close()
+
+    def start(self, job: Job) -> None:
+        """Begin to run a claimed job."""
+        job.started = time.perf_counter()
+        task = self._loop.create_task(self._run(job))
+        job.task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, job: Job) -> None:
+        try:
+            found = self._found.get((job.partition, job.number, job.step))
+            if found is None:
+                found = await self._find(job)
+                if found is None:
+                    self._report(job, "l", b"", b"", self._patience)
+                    return
+            step, slug = found
+            job.context = context = Context(job, slug, self._worker_id)
+            current_step.set(context)
+            self._complete(job, step, await self._body(job, step, context))
+        except asyncio.CancelledError:
+            if not job.stopped:
+                raise
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                log.warning("a step raised %s: taken as its failure", type(error).__name__)
+            self._fail(job, error)
+
+    async def _body(self, job: Job, step: Step, context: Context) -> Any:
+        stored = job.stored
+        if any(text[:1] == b"@" for text in stored[0::2] if text):
+            stored = await self._fetch(job)
+        text = stored[0]
+        outputs = {stored[i].decode(): stored[i + 1][1:] for i in range(1, len(stored), 2)}
+        if step.resources:
+            await self._resources.ensure(step.resources)
+        kwargs = step.bind(text[1:] if text else None, outputs, context, self._resources.values)
+        if not step.is_async:
+            return await self._in_thread(job, step, kwargs)
+        if step.timeout_us is None:
+            return await step.fn(**kwargs)
+        return await self._within(step, kwargs)
+
+    async def _within(self, step: Step, kwargs: dict[str, Any]) -> Any:
+        assert step.timeout_us is not None
+        scope = asyncio.timeout(step.timeout_us / 1e6)
+        try:
+            async with scope:
+                return await step.fn(**kwargs)
+        except TimeoutError as error:
+            if scope.expired():
+                raise StepTimeout(f"the step did not end within its timeout of {step.timeout_us / 1e6:g} s") from error
+            raise
+
+    async def _in_thread(self, job: Job, step: Step, kwargs: dict[str, Any]) -> Any:
+        done: asyncio.Future[Any] = self._loop.create_future()
+        context = copy_context()
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            if not done.done():
+                if error is None:
+                    done.set_result(value)
+                else:
+                    done.set_exception(error if not isinstance(error, StopIteration) else RuntimeError("StopIteration"))
+
+        def call() -> None:
+            value, raised = None, None
+            try:
+                value = context.run(step.fn, **kwargs)
+            except BaseException as error:
+                raised = error
+            try:
+                self._loop.call_soon_threadsafe(finish, value, raised)
+            except RuntimeError:
+                log.warning("step %s ended after its worker had", job.step.decode())
+
+        self._threads.submit(call)
+        return await done
+
+    async def _fetch(self, job: Job) -> list[bytes]:
+        """Payloads that were too large for the claim's answer."""
+        claim = await self._backend.resolve_claim(
+            job.partition, job.lease, [job.run, job.step, job.number, job.attempt, *job.stored]
+        )
+        stored = [b"" if claim.input is None else b"=" + claim.input.encode()]
+        for name, text in claim.outputs.items():
+            stored += (name.encode(), b"=" + text.encode())
+        return stored
+
+    async def _find(self, job: Job) -> tuple[Step, str] | None:
+        """The code of a job's step; None where this worker lacks it, or it needs what the run's plan does not supply."""
+        info = await self._backend.plan_info(job.partition, job.number)
+        name = job.step.decode()
+        workflow = self._workflows.get(info.slug)
+        step = workflow.steps.get(name) if workflow else None
+        if step is None or workflow is None:
+            log.warning("no code for step %s of workflow %s: handed back", name, info.slug)
+            return None
+        supplied = info.steps.get(name, ())
+        missing = [param for param in _required(workflow, name) if param not in supplied]
+        if missing:
+            log.warning("step %s of %s needs %s, which the run's version does not give: handed back", name, info.slug, missing)
+            return None
+        found = (step, info.slug)
+        self._found[(job.partition, job.number, job.step)] = found
+        return found
+
+    def _complete(self, job: Job, step: Step, value: Any) -> None:
+        text = encode_payload(value, what=f"the output of step {step.id!r}", limit=self._limit)
+        data = pack({"a": job.attempt, "d": _micros(job), "x": step.export})
+        self._report(job, "c", data, text)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        if isinstance(error, Skip):
+            try:
+                data = skip_data(job.attempt, error.reason, error.metadata, _micros(job))
+            except (TypeError, ValueError, OverflowError) as unfit:
+                error = unfit
+            else:
+                self._report(job, "k", data)
+                return
+        timed_out = isinstance(error, StepTimeout)
+        described = _describe(error)
+        hashes = fingerprint_error(described)
+        log.info("step failed: %s: %s", described.name, described.message[:200])
+        data, packed_error, how = failure_parts(
+            job.attempt, described.model_dump(exclude_none=True), list(hashes.model_dump().values()), _micros(job),
+            reason="timeout" if timed_out else "execution-error", fatal=isinstance(error, (Fatal, PayloadTooLarge)),
+            retry_after_us=error.delay_us if isinstance(error, RetryAfter) else None,
+        )  # fmt: skip
+        self._report(job, "f", data, packed_error, how)
+
+
+class StepTimeout(TimeoutError):
+    """A step's body ran past its timeout."""
+
+
+def _describe(error: BaseException) -> StepError:
+    try:
+        described = describe_exception(error)
+    except Exception as trouble:
+        return StepError(name=type(error).__name__, message=f"(the error could not be described: {type(trouble).__name__})")
+    if described.stack and len(described.stack) > MAX_STACK:
+        half = MAX_STACK // 2
+        cut = f"{described.stack[:half]}\n… cut …\n{described.stack[-half:]}"
+        described = described.model_copy(update={"stack": cut})
+    return described.model_copy(update={"message": described.message[:MAX_STACK]})
+
+
+def _micros(job: Job) -> int:
+    return int((time.perf_counter() - job.started) * 1e6)
+
+
+def _required(workflow: Workflow[Any, Any], step_id: str) -> tuple[str, ...]:
+    return next(step.params for step in workflow.plan.steps if step.id == step_id)

@@ -1,0 +1,233 @@
+"""A worker: start, run, drain.
+
+    async with Worker(client, [checkout]) as worker: …      inside a program or test
+    redisflow worker flows.py                                as a process
+
+It serves the queues of the workflows it has. Stopping drains: no new claims, running steps get `drain_timeout` to end, and what
+has not ended by then is handed back unharmed, so a deploy burns no attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from redisflow.backend.beats import BeatLine
+from redisflow.backend.keys import check_slug
+from redisflow.backend.redis import RedisBackend
+from redisflow.backend.replies import Reply
+from redisflow.codec import pack
+from redisflow.define import Resource, Task, Workflow
+from redisflow.model.errors import RedisflowError, UsageError
+from redisflow.worker.context import Job
+from redisflow.worker.dispatcher import Dispatcher
+from redisflow.worker.executors import Executors
+from redisflow.worker.heartbeat import Heartbeat
+
+log = logging.getLogger("redisflow.worker")
+
+
+class Worker:
+    """Runs steps of the given workflows.
+
+    Args:
+        backend: opened, or anything with an opened `backend`, such as a `Client`.
+        workflows: what it can run.
+        concurrency: steps at once; default: the settings'.
+        queues: queues to serve in place of those of the workflows.
+        worker_id: a name for people; a nonce of this process is added. Default: host and pid.
+        resources: values to use in place of opening resources, for tests.
+    """
+
+    def __init__(
+        self, backend: Any, workflows: Iterable[Workflow[Any, Any] | Task[Any, Any]], *, concurrency: int | None = None,
+        queues: Sequence[str] | None = None, worker_id: str | None = None,
+        resources: Mapping[Resource[Any], Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._source = backend
+        flows = [flow.workflow if isinstance(flow, Task) else flow for flow in workflows]
+        self.workflows = {flow.slug: flow for flow in flows}
+        if len(self.workflows) != len(flows):
+            raise UsageError("two workflows have the same slug: give each its own")
+        if not flows:
+            raise UsageError("a worker needs at least one workflow")
+        self._wanted_concurrency = concurrency
+        own = {step.queue for flow in flows for step in flow.plan.steps}
+        self.queues = [check_slug(queue, "queues") for queue in queues] if queues else sorted(own)
+        name = worker_id or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        self.id = f"{check_slug(name, 'worker_id')}.{secrets.token_hex(3)}"
+        self._given_resources = resources
+        self._jobs: dict[tuple[bytes, bytes, int], Job] = {}
+        self._failure: RedisflowError | None = None
+        self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        self.backend: RedisBackend
+
+    @property
+    def running(self) -> int:
+        """Steps that run here now."""
+        return len(self._jobs)
+
+    async def start(self) -> None:
+        """Register the workflows, open the lines, and begin to claim."""
+        self.backend = getattr(self._source, "backend", self._source)
+        settings = self.backend.settings
+        self.concurrency = self._wanted_concurrency or settings.concurrency
+        for flow in self.workflows.values():
+            await self.backend.register_plan(flow.plan, location=flow.location)
+        self._loop = asyncio.get_running_loop()
+        self._dispatcher = Dispatcher(
+            self.backend, worker=self.id, queues=self.queues, concurrency=self.concurrency,
+            body=pack({"wi": self.id, "wc": self.concurrency})[1:], start=self._start, settled=self._settled,
+            fatal=self._fatal,
+        )  # fmt: skip
+        self._executors = Executors(
+            self.backend, self.workflows, worker_id=self.id, report=self._dispatcher.report,
+            resources=self._given_resources,
+        )  # fmt: skip
+        interval = settings.heartbeat_interval
+        server, partitions = self.backend.server, self.backend.partitions
+        lines = [
+            BeatLine(self.backend, index, self.id, await server.address_of(keys.meta), interval / 1e6)
+            for index, keys in enumerate(partitions)
+        ]
+        self._heartbeat = Heartbeat(
+            lines, jobs=self._all_jobs, info=self._info, interval_us=interval, lost=self._lost_from_thread
+        )
+        self._heartbeat.start()
+        for index, keys in enumerate(partitions):
+            await self.backend.listener.subscribe(
+                keys.wake_channel(self.id), lambda message, index=index: self._on_wake(index, message)  # type: ignore[misc]
+            )
+        await self._dispatcher.open()
+        log.info("worker %s serves %s with %d slots", self.id, ", ".join(self.queues), self.concurrency)
+
+    async def run(self) -> None:
+        """Run until `stop` is called or the worker cannot go on, then drain.
+
+        Raises:
+            NamespaceLost: the server was flushed or replaced.
+        """
+        await self.start()
+        await self._stopping.wait()
+        await self.drain()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return; a second call cuts the drain short."""
+        if self._stopping.is_set():
+            self._idle.set()
+        self._stopping.set()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGTERM and SIGINT drain the worker; a second signal hands everything back at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop)
+
+    async def drain(self) -> None:
+        """Stop claiming, wait for running steps, hand back the rest, close."""
+        self._dispatcher.draining = True
+        timeout = self.backend.settings.drain_timeout / 1e6
+        if self._jobs and self._failure is None:
+            log.info("draining: %d steps still run", len(self._jobs))
+            await self._until_idle(timeout)
+        for job in self._all_jobs():
+            if job.slot >= 0 and not job.stopped:
+                job.stopped = True
+                if job.task is not None:
+                    job.task.cancel()
+                self._dispatcher.report(job, "l", b"", b"", "drain")
+        if self._failure is None:
+            await self._until_idle(5.0)
+        self._heartbeat.stop()
+        for keys in self.backend.partitions:
+            await self.backend.listener.drop(keys.wake_channel(self.id))
+        self._dispatcher.close()
+        await self._executors.close()
+        log.info("worker %s stopped", self.id)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+
+    async def _until_idle(self, timeout: float) -> None:
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                while self._jobs or not self._dispatcher.idle:
+                    if not self._jobs:
+                        await asyncio.sleep(0.001)
+                        continue
+                    await self._idle.wait()
+                    if self._stopping.is_set() and self._jobs:
+                        return
+        except TimeoutError:
+            return
+
+    def _start(self, job: Job) -> None:
+        self._jobs[job.key] = job
+        self._executors.start(job)
+
+    def _settled(self, job: Job, reply: Reply) -> None:
+        self._jobs.pop(job.key, None)
+        if not self._jobs:
+            self._idle.set()
+
+    def _all_jobs(self) -> list[Job]:
+        while True:
+            try:
+                return list(self._jobs.values())
+            except RuntimeError:  # changed by the loop while this thread copied
+                continue
+
+    def _info(self) -> str:
+        return json.dumps(
+            {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "concurrency": self.concurrency,
+             "queues": self.queues, "workflows": sorted(self.workflows)}
+        )  # fmt: skip
+
+    def _lost_from_thread(self, job: Job, reply: Reply) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._lost, job, reply)
+        except RuntimeError:
+            log.debug("a lease was lost after the worker's end")
+
+    def _lost(self, job: Job, reply: Reply) -> None:
+        """The lease of a job is gone, or its run has ended: no outcome is wanted."""
+        if job.key not in self._jobs or job.stopped or job.slot < 0:
+            return
+        log.info("stopping a step: %s  run=%s step=%s", reply.name, job.run.decode(), job.step.decode())
+        job.stopped = True
+        if job.task is not None:
+            job.task.cancel()
+        self._dispatcher.give_back(job)
+        self._settled(job, reply)
+        self._dispatcher.wake(job.partition)
+
+    def _on_wake(self, partition: int, message: bytes | None) -> None:
+        if message is not None and message.startswith(b"x"):
+            run, step, lease = message[1:].split(b"|")
+            job = self._jobs.get((run, step, int(lease)))
+            if job is not None:
+                self._lost(job, Reply.RUN_ENDED)
+            return
+        self._dispatcher.wake(partition)
+
+    def _fatal(self, error: RedisflowError) -> None:
+        log.error("the worker cannot go on: %s", error)
+        self._failure = error
+        self._stopping.set()
