@@ -23,13 +23,11 @@ for i = events_from, #ARGV, 6 do
     runs[#runs + 1] = run
   end
   local fields = cmsgpack.unpack(envelope)
-  local seq = run.seq
-  ids[#ids + 1] = format('%.0f', now + seq)
-  run.seq = seq + 1
-  run.events[#run.events + 1] = { kind, name, envelope, payload }
+  local at, seq = emit(run, kind, name, envelope, payload)
+  ids[#ids + 1] = format('%d', at)
   local reducer = apply[kind]
   if reducer then
-    reducer(run, name, fields.ts or now + seq, fields, payload, now, seq)
+    reducer(run, name, fields.ts or at, fields, payload, now, seq)
   end
   if kind == 'RunSubmitted' then
     for _, tag in ipairs(fields.tg or {}) do

@@ -35,9 +35,9 @@ for first = 1, #members, 1000 do
     local run, name, s = unpack(checked[k])
     local before = tonumber(beats[k - first + 1] or s.lease)
     if math.floor((now - s.lease) / EVENT_EVERY) > math.floor((before - s.lease) / EVENT_EVERY) then
-      emit(run, 'StepHeartbeat', name, {}, map(2, pair('a', s.attempt) .. pair('wi', worker)))
+      emit(run, 'StepHeartbeat', name, map(2, pair('a', s.attempt) .. pair('wi', worker)))
     end
-    s.dirty, s.renewed, s.beat = true, true, math.max(now, before)
+    run.touched, s.dirty, s.renewed, s.beat = true, true, true, math.max(now, before)
   end
 end
 local worker_key = prefix .. 'worker:' .. worker

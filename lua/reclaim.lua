@@ -63,17 +63,18 @@ end
 local function reclaim_step(run, name, beat)
   local s = run.steps[name]
   local lease = s.lease > 0 and s.lease or s.ended
-  local worker = worker_of(run, name, format('%.0f', lease))
+  local worker = worker_of(run, name, format('%d', lease))
   local attempt = s.attempt
-  emit(run, 'StepReclaimed', name, { a = attempt }, map(6, pair('a', attempt) .. pair('ow', worker)
+  emit(run, 'StepReclaimed', name, map(6, pair('a', attempt) .. pair('ow', worker)
     .. pair('rb', reclaimer) .. pair('lh', beat) .. pair('th', threshold) .. pair('sd', now - beat)))
+  reclaimed(s)
   crash(run, name, worker, s.crashes)
   return { run.id, name, attempt, worker, slug_of(run) }
 end
 
 local grace, taken, more = grace_left(), {}, OK
 if grace == 0 then
-  local stale = call('ZRANGE', prefix .. 'running', '-inf', '(' .. format('%.0f', now - threshold), 'BYSCORE', 'LIMIT', 0, BATCH,
+  local stale = call('ZRANGE', prefix .. 'running', '-inf', '(' .. format('%d', now - threshold), 'BYSCORE', 'LIMIT', 0, BATCH,
     'WITHSCORES')
   for i = 1, #stale, 2 do
     local id, name = match(stale[i], '^([^|]*)|(.*)$')
@@ -89,7 +90,7 @@ if grace == 0 then
       else
         run.dropped = tostring(what)
       end
-    elseif not LIVE[run.was.status] then
+    elseif not LIVE[run.was_status] then
       gather(removes, prefix .. 'running', stale[i]) -- an ended run whose members are still being taken away
     end
   end

@@ -19,12 +19,14 @@ local function submit_run(id, d, envelope, input, k)
   run.seq, run.first_seq = k, k
   runs[id] = run
   runs[#runs + 1] = run
-  emit(run, 'RunSubmitted', '', d, envelope, input)
+  submitted(run, d, (emit(run, 'RunSubmitted', '', envelope, input)), input, now, k)
   local roots = run.plan.roots
   for i = 1, math.min(#roots, FAN_OUT) do
-    run.steps[roots[i]] = new_step(run, roots[i])
+    local s = new_step(run, roots[i])
+    run.steps[roots[i]] = s
     -- available when the run is: its own time less what was emitted since
-    emit(run, 'StepScheduled', roots[i], { a = 1, v = run.available }, map(3, ROOT .. pair('dl', run.available - now - run.seq)))
+    emit(run, 'StepScheduled', roots[i], map(3, ROOT .. pair('dl', run.available - now - run.seq)))
+    scheduled(run, roots[i], s, 1, run.available)
   end
   run.expand = run.plan.fan
   local index = prefix .. 'runs:' .. slug_of(run) .. ':tag:'

@@ -15,7 +15,7 @@
 local BATCH = 100
 
 local function time_out(run)
-  local message = 'the run did not end within its timeout of ' .. format('%.3f', tonumber(run.timeout) / 1000000) .. ' s'
+  local message = 'the run did not end within its timeout of ' .. format('%.3f', run.timeout / 1000000) .. ' s'
   end_run(run, 'WorkflowFailed', 3, pair('e', { name = 'RunTimeout', message = message }) .. pair('c', run.done)
     .. pair('f', 'timeout'))
 end

@@ -58,7 +58,7 @@ for i = outcomes, #ARGV, 7 do
     answers[index] = answer
   else
     answers[index] = OK
-    runs[id] = runs[id] or { id = id, steps = {}, events = {}, was = {}, set = {} }
+    runs[id] = runs[id] or new_run(id)
     runs[id].dropped = tostring(answer)
   end
 end
@@ -120,7 +120,7 @@ for _, claimed in ipairs(claims) do
   end
 end
 extra_writes[1] = { 'HSET', worker_key, lane,
-  format('%.0f', seq) .. '\n' .. (#answers > 0 and cjson.encode(answers) or '[]') .. '\n' .. table.concat(claims_text) }
+  format('%d', seq) .. '\n' .. (#answers > 0 and cjson.encode(answers) or '[]') .. '\n' .. table.concat(claims_text) }
 if not record then
   extra_writes[2] = { 'EXPIRE', worker_key, 86400 }
 end

@@ -4,6 +4,17 @@
 local FAN_OUT = 500 -- steps scheduled by one call; the rest go by `expand`
 local fresh = {}    -- steps that this call scheduled and that are due
 
+local READY = map(2, pair('a', 1) .. '\161r\161d')
+
+-- a dependency was satisfied: the first attempt, at once
+local function schedule_ready(run, name)
+  local s = run.steps[name]
+  local at = emit(run, 'StepScheduled', name, READY)
+  scheduled(run, name, s, 1, at)
+  run.fanned = (run.fanned or 0) + 1
+  fresh[#fresh + 1] = { run, name }
+end
+
 local function schedule(run, name, reason, attempt, delay, since, more, more_pairs)
   local count, pairs_text = 2 + (more or 0), pair('a', attempt) .. '\161r\161' .. reason .. (more_pairs or '')
   if delay > 0 then
@@ -12,7 +23,8 @@ local function schedule(run, name, reason, attempt, delay, since, more, more_pai
   if since then
     count, pairs_text = count + 1, pairs_text .. pair('un', since)
   end
-  emit(run, 'StepScheduled', name, { a = attempt, dl = delay, un = since }, map(count, pairs_text))
+  local at = emit(run, 'StepScheduled', name, map(count, pairs_text))
+  scheduled(run, name, step_of(run, name), attempt, at + delay, nil, since)
   run.fanned = (run.fanned or 0) + 1
   if delay == 0 then
     fresh[#fresh + 1] = { run, name }
@@ -31,10 +43,13 @@ local function clear_members(run)
   end
 end
 
+local RUN_END = { WorkflowCompleted = 'c', WorkflowFailed = 'f', WorkflowCancelled = 'x' }
+
 local function end_run(run, kind, count, pairs_text)
   local at = now + run.seq
   pairs_text = pair('w', run.attempt) .. pair('d', math.max(0, at - run.created)) .. pairs_text
-  emit(run, kind, '', {}, map(count + 2, pairs_text))
+  local ended = emit(run, kind, '', map(count + 2, pairs_text))
+  run_ended(run, ended, RUN_END[kind])
   clear_members(run)
 end
 
@@ -66,9 +81,9 @@ local function conclude(run)
     return
   end
   local stop = not run.plan or run.plan.on_error ~= 'finish'
-  if run.failed ~= '-' and (stop or run.open == 0) then
+  if run.failed and (stop or run.open == 0) then
     fail_run(run)
-  elseif run.failed ~= '-' and run.active == 0 and (run.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
+  elseif run.failed and run.active == 0 and (run.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
     fail_run(run)
   elseif run.open == 0 then
     end_run(run, 'WorkflowCompleted', 1, pair('n', run.plan and run.plan.n or math.max(1, run.done)))
@@ -77,8 +92,10 @@ end
 
 local function cascade(run, name, from)
   local s = run.steps[name]
-  emit(run, 'StepSkipped', name, { a = math.max(1, s.attempt) }, map(5, pair('a', math.max(1, s.attempt))
-    .. pair('d', 0) .. pair('k', 'cascade') .. pair('r', "dependency '" .. from .. "' was skipped") .. pair('cf', from)))
+  local attempt = math.max(1, s.attempt)
+  emit(run, 'StepSkipped', name, map(5, pair('a', attempt) .. pair('d', 0) .. pair('k', 'cascade')
+    .. pair('r', "dependency '" .. from .. "' was skipped") .. pair('cf', from)))
+  skipped(run, name, s, attempt)
 end
 
 local function advance(run, name)
@@ -95,7 +112,7 @@ local function advance(run, name)
           ended[#ended + 1] = dependent
         elseif other.unmet == 0 then
           if (run.fanned or 0) < FAN_OUT then
-            schedule(run, dependent, 'd', 1, 0)
+            schedule_ready(run, dependent)
           else
             run.expand = true
           end

@@ -1,9 +1,7 @@
 -- The reducer: what each event does to the tables of its run. The Python twin is redisflow/model/derived.py; tests hold the two
--- together. A reducer gets (run, step name, time, fields of the envelope, payload, ms and seq of the stream id). Counters move only
--- when a status moves, so a stale or repeated event changes nothing it should not.
+-- together. Counters move only when a status moves, so a stale or repeated event changes nothing it should not. Transitions call the
+-- local functions below with what they know; `apply` does the same for events that come as they are stored.
 -- @include lib/run
-local apply = {}
-
 local function step_of(run, name)
   local s = run.steps[name]
   if s == nil then
@@ -13,7 +11,6 @@ local function step_of(run, name)
   if s.unplanned and not s.counted and s.attempt == 0 and s.status == 'p' then
     run.open, s.counted = run.open + 1, true
   end
-  s.dirty = true
   return s
 end
 
@@ -46,118 +43,159 @@ local function move(run, name, s, to)
 end
 
 local function end_lease(s, kind)
+  s.dirty = true
   if s.lease ~= 0 then
     s.ended, s.kind, s.lease = s.lease, kind, 0
   end
 end
 
-function apply.StepScheduled(run, name, at, d)
-  local s = step_of(run, name)
+-- a payload as the hash keeps it: its text where that is short, else where it stands in the stream
+local function kept(payload, ms, seq)
+  return #payload <= INLINE and '=' .. payload or format('@%d-%d', ms, seq)
+end
+
+local function scheduled(run, name, s, attempt, available, level, since)
   end_lease(s, 'l')
-  local level = d.p or run.priority
-  s.attempt, s.level, s.since = d.a, math.max(-100, math.min(100, level)), d.un or 0
-  s.available = d.v or at + (d.dl or 0)
+  s.attempt, s.available = attempt, available
+  if since then
+    set_field(run, 'u:' .. name, format('%d', since))
+  end
+  s.level = level and math.max(-100, math.min(100, level)) or run.priority
   move(run, name, s, 's')
 end
 
-function apply.StepStarted(run, name, at, d, payload, ms)
-  local s = step_of(run, name)
-  s.attempt, s.lease = d.a, ms
+local function started(run, name, s, attempt, lease)
+  s.attempt, s.lease, s.dirty = attempt, lease, true
   move(run, name, s, 'r')
 end
 
-function apply.StepCompleted(run, name, at, d, payload, ms, seq)
-  local s = step_of(run, name)
-  if d.a < s.attempt then
-    return
-  end
+local function completed(run, name, s, payload, ms, seq)
   end_lease(s, 'c')
-  run.set['o:' .. name] = #payload <= INLINE and '=' .. payload or format('@%.0f-%d', ms, seq)
+  set_field(run, 'o:' .. name, kept(payload, ms, seq))
   move(run, name, s, 'c')
 end
 
-function apply.StepFailed(run, name, at, d, payload, ms, seq)
-  local s = step_of(run, name)
-  if d.a < s.attempt then
-    return
-  end
+local function failed(run, name, s, reason, terminal, ms, seq)
   end_lease(s, 'f')
-  if d.f ~= 'worker-crash' then
+  if reason ~= 'worker-crash' then
     s.failures = s.failures + 1
   end
-  if d.t then
-    if run.failed == '-' then
-      run.failed = format('%.0f-%d', ms, seq)
+  if terminal then
+    if not run.failed then
+      run.failed = format('%d-%d', ms, seq)
+      set_field(run, 'f', run.failed)
     end
     move(run, name, s, 'f')
   end
 end
 
-function apply.StepSkipped(run, name, at, d)
-  local s = step_of(run, name)
+local function skipped(run, name, s, attempt)
   end_lease(s, 'k')
-  s.attempt = math.max(s.attempt, d.a)
+  s.attempt = math.max(s.attempt, attempt)
   move(run, name, s, 'k')
 end
 
-function apply.StepReclaimed(run, name)
-  local s = step_of(run, name)
+local function reclaimed(s)
   end_lease(s, 'r')
   s.crashes = s.crashes + 1
 end
 
-function apply.RunSubmitted(run, name, at, d, payload, ms, seq)
-  if run.submitted then
-    return
-  end
+local function submitted(run, d, at, payload, ms, seq)
   run.submitted = true
   if run.status == '-' then
     run.status = 'p'
   end
-  run.number, run.plan, run.slug = d.pl or 0, plan_of(d.pl or 0), d.wf
+  run.number, run.slug = d.pl or 0, d.wf
+  run.plan = plan_of(run.number)
   run.open = run.open + (run.plan and run.plan.n or 0)
   run.priority, run.created = d.p or 0, at
   run.available = d.v or at + (d.dl or 0)
   if d.tm then
-    run.timeout = format('%.0f', d.tm)
+    run.timeout = d.tm
     run.deadline = run.available + d.tm
   end
   if payload ~= '' then
-    run.input = #payload <= INLINE and '=' .. payload or format('@%.0f-%d', ms, seq)
-    run.set.i = run.input
+    run.input = kept(payload, ms, seq)
+    set_field(run, 'i', run.input)
   end
   if run.slug then
-    run.set.w = run.slug
+    set_field(run, 'w', run.slug)
   end
 end
 
-function apply.WorkflowStarted(run, name, at, d)
+local function run_started(run, at, slug)
   if run.status == '-' then -- a history without its submission
-    run.slug, run.created = d.wf, at
-    run.set.w = run.slug
+    run.slug, run.created = slug, at
+    set_field(run, 'w', slug)
   end
-  run.status, run.started = 'r', format('%.0f', at - run.created)
+  run.status, run.started = 'r', at
 end
 
-local function run_end(status)
-  return function(run, name, at)
-    run.status, run.ended = status, format('%.0f', at - run.created)
-  end
+local function run_ended(run, at, status)
+  run.status, run.ended = status, at
 end
 
-apply.WorkflowCompleted = run_end('c')
-apply.WorkflowFailed = run_end('f')
-apply.WorkflowCancelled = run_end('x')
-
-function apply.WorkflowRetryStarted(run, name, at, d)
+local function run_retried(run, at, attempt)
   load_steps(run, all_steps(run))
   for _, s in pairs(run.steps) do
     if s.failures + s.crashes > 0 then
       s.failures, s.crashes, s.dirty = 0, 0, true
     end
   end
-  run.status, run.attempt, run.failed = 'p', d.w, '-'
-  if run.timeout ~= '-' then
-    run.deadline = at + tonumber(run.timeout)
+  run.status, run.attempt = 'p', attempt
+  if run.failed then
+    run.failed = false
+    set_field(run, 'f', '')
+  end
+  if run.timeout > 0 then
+    run.deadline = at + run.timeout
   end
 end
+
+-- by type: run, step name, time, envelope, payload, ms and seq of the stream id
+local apply = {
+  StepScheduled = function(run, name, at, d)
+    scheduled(run, name, step_of(run, name), d.a, d.v or at + (d.dl or 0), d.p, d.un)
+  end,
+  StepStarted = function(run, name, at, d, payload, ms)
+    started(run, name, step_of(run, name), d.a, ms)
+  end,
+  StepCompleted = function(run, name, at, d, payload, ms, seq)
+    local s = step_of(run, name)
+    if d.a >= s.attempt then
+      completed(run, name, s, payload, ms, seq)
+    end
+  end,
+  StepFailed = function(run, name, at, d, payload, ms, seq)
+    local s = step_of(run, name)
+    if d.a >= s.attempt then
+      failed(run, name, s, d.f, d.t, ms, seq)
+    end
+  end,
+  StepSkipped = function(run, name, at, d)
+    skipped(run, name, step_of(run, name), d.a)
+  end,
+  StepReclaimed = function(run, name)
+    reclaimed(step_of(run, name))
+  end,
+  RunSubmitted = function(run, name, at, d, payload, ms, seq)
+    if not run.submitted then
+      submitted(run, d, at, payload, ms, seq)
+    end
+  end,
+  WorkflowStarted = function(run, name, at, d)
+    run_started(run, at, d.wf)
+  end,
+  WorkflowCompleted = function(run, name, at)
+    run_ended(run, at, 'c')
+  end,
+  WorkflowFailed = function(run, name, at)
+    run_ended(run, at, 'f')
+  end,
+  WorkflowCancelled = function(run, name, at)
+    run_ended(run, at, 'x')
+  end,
+  WorkflowRetryStarted = function(run, name, at, d)
+    run_retried(run, at, d.w)
+  end,
+}

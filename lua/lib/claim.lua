@@ -29,22 +29,29 @@ local function claim_outputs(run, planned, claimed)
     local stored = call('HMGET', run.key, unpack(fields, first, math.min(first + 999, #fields)))
     for k = 1, math.min(1000, #fields - first + 1) do
       local dependency = planned.deps[first + k - 1]
-      local text = run.set['o:' .. dependency] or stored[k]
+      local text = run.set and run.set['o:' .. dependency] or stored[k]
       local other = run.steps[dependency]
       if text and not (other and other.status ~= 'c') then
         claimed[#claimed + 1] = dependency
-        claimed[#claimed + 1] = run.output_text and run.output_text[dependency] or payload_of(run, text) or text
+        claimed[#claimed + 1] = payload_of(run, text) or text
       end
     end
   end
 end
 
+-- envelopes that are the same for every run of a plan in its first attempt are made once a call
 local function start_run(run)
-  local number, has_schema = run.number, run.plan and run.plan.schema
-  emit(run, 'WorkflowStarted', '', {}, map(4, pair('pl', number) .. pair('w', run.attempt)
-    .. pair('hs', has_schema and true or false) .. pair('hi', run.input ~= false and run.input ~= nil)))
-  if has_schema then
-    emit(run, 'WorkflowInputValidation', '', {}, map(3, pair('w', run.attempt) .. '\162hc\195\162ok\195'))
+  local plan, has_input = run.plan, run.input and true or false
+  local known = plan and run.attempt == 1 and (has_input and plan.started_with or plan.started_without)
+  local data = known or map(4, pair('pl', run.number) .. pair('w', run.attempt)
+    .. pair('hs', plan and plan.schema and true or false) .. pair('hi', has_input))
+  if plan and run.attempt == 1 then
+    plan[has_input and 'started_with' or 'started_without'] = data
+  end
+  local at = emit(run, 'WorkflowStarted', '', data)
+  run_started(run, at)
+  if plan and plan.schema then
+    emit(run, 'WorkflowInputValidation', '', map(3, pair('w', run.attempt) .. '\162hc\195\162ok\195'))
   end
 end
 
@@ -54,9 +61,16 @@ local function start_step(run, name, worker_pairs, worker_count)
   if run.status == 'p' then
     start_run(run)
   end
-  local attempt = math.max(1, s.attempt)
-  emit(run, 'StepStarted', name, { a = attempt }, map(2 + worker_count, pair('a', attempt) .. '\162dp'
-    .. (planned and planned.dp or '\144') .. worker_pairs))
+  local attempt = s.attempt > 0 and s.attempt or 1
+  local head = planned and attempt == 1 and planned.start
+  if not head then
+    head = map(2 + worker_count, pair('a', attempt) .. '\162dp' .. (planned and planned.dp or '\144'))
+    if planned and attempt == 1 then
+      planned.start = head
+    end
+  end
+  emit(run, 'StepStarted', name, head .. worker_pairs)
+  started(run, name, s, attempt, now)
   local input = run.input and (payload_of(run, run.input) or run.input) or ''
   local claimed = { run.id, name, run.number, attempt, input }
   if planned and #planned.deps > 0 then
@@ -109,7 +123,7 @@ local function take_due(due, want, take)
             if take(run, name) then
               taken = taken + 1
             end
-          elseif not LIVE[run.was.status] then
+          elseif not LIVE[run.was_status] then
             -- an ended run whose members are still being taken away
             gather(removes, touch_queue(level.queue, level.level), member)
           end

@@ -6,60 +6,90 @@ local STATUS = { p = 'pending', r = 'running', c = 'completed', f = 'failed', x 
 local adds, removes, level_of = {}, {}, {}
 local counts, soonest = {}, {} -- of each queue: steps that became due, and the earliest time of what was scheduled
 local ended_runs, extra_writes = {}, {}
+local running_key, ended_key = prefix .. 'running', prefix .. 'ended'
+local index_keys, queue_keys = {}, {}
 local write_errors
 
 local function gather(into, key, a, b)
   local list = into[key]
   if not list then
-    list = {}
+    list = { n = 0 }
     into[key] = list
   end
-  list[#list + 1] = a
+  local n = list.n
   if b then
-    list[#list + 1] = b
+    list[n + 1], list[n + 2], list.n = a, b, n + 2
+  else
+    list[n + 1], list.n = a, n + 1
   end
+end
+
+local function index_key(slug, status)
+  local keys = index_keys[slug]
+  if not keys then
+    keys = {}
+    for letter, word in pairs(STATUS) do
+      keys[letter] = prefix .. 'runs:' .. slug .. ':' .. word
+    end
+    index_keys[slug] = keys
+  end
+  return keys[status]
 end
 
 -- the key of a queue's level that is about to be written: its score in `levels` is looked at again
 local function touch_queue(queue, level)
-  local member = queue .. ':' .. level
-  local key = prefix .. 'scheduled:' .. member
-  level_of[key] = member
+  local keys = queue_keys[queue]
+  if not keys then
+    keys = {}
+    queue_keys[queue] = keys
+  end
+  local key = keys[level]
+  if not key then
+    local member = queue .. ':' .. level
+    key = prefix .. 'scheduled:' .. member
+    keys[level] = key
+    level_of[key] = member
+  end
   return key
 end
 
-local function diff_step(run, name, s)
-  local was_live, live = LIVE[run.was.status], LIVE[run.status]
-  local member = run.id .. '|' .. name
+local function diff_step(run, name, s, was_live, live)
+  local member
   local was, is = was_live and s.was, live and s.status
   if was == 's' and (is ~= 's' or s.was_level ~= s.level) then
+    member = run.id .. '|' .. name
     gather(removes, touch_queue(queue_of(run, name), s.was_level), member)
   elseif was == 'r' and is ~= 'r' then
-    gather(removes, prefix .. 'running', member)
+    member = run.id .. '|' .. name
+    gather(removes, running_key, member)
   end
   if is == 's' and s.available then
     local queue = queue_of(run, name)
-    gather(adds, touch_queue(queue, s.level), s.available, member)
-    soonest[queue] = math.min(soonest[queue] or s.available, s.available)
+    gather(adds, touch_queue(queue, s.level), s.available, member or run.id .. '|' .. name)
+    local first = soonest[queue]
+    if not first or s.available < first then
+      soonest[queue] = s.available
+    end
     if s.available <= now + 1000000 then -- nearly due: whoever wakes learns the time
       counts[queue] = (counts[queue] or 0) + 1
     end
   elseif is == 'r' and (was ~= 'r' or s.renewed) then
-    gather(adds, prefix .. 'running', s.beat or s.lease, member)
+    gather(adds, running_key, s.beat or s.lease, member or run.id .. '|' .. name)
   end
 end
 
 local function diff_run(run)
-  local was, live = run.was, LIVE[run.status]
-  if was.status ~= run.status then
-    local index = prefix .. 'runs:' .. slug_of(run) .. ':'
-    if was.status then
-      gather(removes, index .. STATUS[was.status], run.id)
+  local status, was_status = run.status, run.was_status
+  local was_live, live = LIVE[was_status], LIVE[status]
+  if was_status ~= status then
+    local slug = slug_of(run)
+    if was_status then
+      gather(removes, index_key(slug, was_status), run.id)
     end
-    gather(adds, index .. STATUS[run.status], run.created, run.id)
+    gather(adds, index_key(slug, status), run.created, run.id)
     if not live then
       ended_runs[#ended_runs + 1] = run.id
-      if run.timeout ~= '-' then
+      if run.timeout > 0 then
         gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
       end
     end
@@ -67,45 +97,49 @@ local function diff_run(run)
   if live and run.deadline then
     gather(adds, prefix .. 'deadlines', run.deadline, 'run:' .. run.id)
   end
-  if not live and (was.status ~= run.status or was.ended ~= run.ended) then
-    gather(adds, prefix .. 'ended', run.created + tonumber(run.ended), run.id)
-  elseif live and was.status and not LIVE[was.status] then
-    gather(removes, prefix .. 'ended', run.id)
+  if not live and (was_status ~= status or run.was_ended ~= run.ended) then
+    gather(adds, ended_key, run.ended, run.id)
+  elseif live and was_status and not was_live then
+    gather(removes, ended_key, run.id)
   end
   if run.expand then
     gather(adds, prefix .. 'expand', 0, run.id)
   end
+  local stopped = was_live and not live
   for name, s in pairs(run.steps) do
-    if s.dirty or (LIVE[was.status] and not live) then
-      diff_step(run, name, s)
+    if s.dirty or stopped then
+      diff_step(run, name, s, was_live, live)
     end
+  end
+end
+
+local function failed_write(run, reply)
+  if type(reply) == 'table' and reply.err then
+    write_errors = write_errors or {}
+    write_errors[run or 'all'] = reply.err
+    return true
   end
 end
 
 local function write(run, ...)
   local reply = pcall_write(...)
-  if type(reply) == 'table' and reply.err then
-    write_errors = write_errors or {}
-    write_errors[run or 'all'] = reply.err
-    return false
-  end
-  return reply
+  return not failed_write(run, reply) and reply
 end
 
 local function write_hash(run)
-  local fields = { 'h', header_text(run) }
+  local fields, n = { 'h', header_text(run) }, 2
   for name, s in pairs(run.steps) do
     if s.dirty then
-      fields[#fields + 1] = 's:' .. name
-      fields[#fields + 1] = step_text(s)
+      fields[n + 1], fields[n + 2], n = 's:' .. name, step_text(s), n + 2
     end
   end
-  for field, value in pairs(run.set) do
-    fields[#fields + 1] = field
-    fields[#fields + 1] = value
+  if run.set then
+    for field, value in pairs(run.set) do
+      fields[n + 1], fields[n + 2], n = field, value, n + 2
+    end
   end
-  for first = 1, #fields, 3000 do
-    write(run, 'HSET', run.key, unpack(fields, first, math.min(first + 2999, #fields)))
+  for first = 1, n, 3000 do
+    write(run, 'HSET', run.key, unpack(fields, first, math.min(first + 2999, n)))
   end
 end
 
@@ -114,8 +148,11 @@ local function write_run(run)
   if run.first_seq then
     id = now_text .. '-' .. run.first_seq -- runs of one submit keep their order by the time of their first event
   end
-  for _, event in ipairs(run.events) do
-    if not write(run, 'XADD', stream, id, 'type', event[1], 'step', event[2], 'data', event[3], 'payload', event[4]) then
+  local events = run.events
+  for i = 1, run.count, 4 do
+    local reply = pcall_write('XADD', stream, id, 'type', events[i], 'step', events[i + 1], 'data', events[i + 2],
+      'payload', events[i + 3])
+    if failed_write(run, reply) then
       run.expand = true -- what should have followed may be missing: the round over `expand` takes it on
       return
     end
@@ -126,13 +163,13 @@ end
 
 local function write_sets()
   for key, members in pairs(removes) do
-    for first = 1, #members, 3000 do
-      write(nil, 'ZREM', key, unpack(members, first, math.min(first + 2999, #members)))
+    for first = 1, members.n, 3000 do
+      write(nil, 'ZREM', key, unpack(members, first, math.min(first + 2999, members.n)))
     end
   end
-  for key, pairs_list in pairs(adds) do
-    for first = 1, #pairs_list, 3000 do
-      write(nil, 'ZADD', key, unpack(pairs_list, first, math.min(first + 2999, #pairs_list)))
+  for key, scored in pairs(adds) do
+    for first = 1, scored.n, 3000 do
+      write(nil, 'ZADD', key, unpack(scored, first, math.min(first + 2999, scored.n)))
     end
   end
   for key, member in pairs(level_of) do
@@ -143,7 +180,7 @@ local function write_sets()
       write(nil, 'ZREM', prefix .. 'levels', member)
     end
   end
-  adds, removes, level_of = {}, {}, {}
+  adds, removes, level_of, queue_keys = {}, {}, {}, {}
 end
 
 local function mend()
@@ -166,10 +203,15 @@ end
 local function commit()
   local high = now
   for _, run in ipairs(runs) do
-    if not run.dropped then
+    if not run.dropped and run.count > 0 then
       write_run(run)
       diff_run(run)
       high = math.max(high, now + run.seq - 1)
+    elseif run.touched or run.rewritten then
+      if run.rewritten then
+        write_hash(run)
+      end
+      diff_run(run)
     end
   end
   write_sets()

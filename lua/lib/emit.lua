@@ -1,14 +1,13 @@
--- An event that happens: folded into its run now, written by commit.
+-- An event that happens: noted for commit to write; the caller folds it into its run. Answers with its time and its sequence.
 -- @include lib/apply
 -- @include lib/pack
-local function emit(run, kind, name, fields, data, payload)
-  local seq = run.seq
-  run.seq = seq + 1
-  local events = run.events
-  events[#events + 1] = { kind, name, data, payload or '' }
-  local reducer = apply[kind]
-  if reducer then
-    reducer(run, name, now + seq, fields, payload or '', now, seq)
+local function emit(run, kind, name, data, payload)
+  local events, n, seq = run.events, run.count, run.seq
+  if not events then
+    events = {}
+    run.events = events
   end
-  return now + seq
+  events[n + 1], events[n + 2], events[n + 3], events[n + 4] = kind, name, data, payload or ''
+  run.count, run.seq = n + 4, seq + 1
+  return now + seq, seq
 end

@@ -21,5 +21,5 @@ end
 if now <= clock then
   now = clock + 1
 end
-local now_text = format('%.0f', now)
+local now_text = format('%d', now)
 local next_id = now_text .. '-*'

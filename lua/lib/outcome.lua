@@ -30,9 +30,10 @@ local function retry_delay(tier, within, same_tier, draw)
 end
 
 local function fail_terminally(run, name, data, error_text, reason, more, more_pairs)
-  run.failure = run.failed == '-' and { step = name, error = error_text, reason = reason } or run.failure
-  emit(run, 'StepFailed', name, { a = run.steps[name].attempt, t = true, f = reason },
+  run.failure = not run.failed and { step = name, error = error_text, reason = reason } or run.failure
+  local _, seq = emit(run, 'StepFailed', name,
     widen(data, 2 + (more or 0), '\161t\195' .. pair('f', reason) .. (more_pairs or '')))
+  failed(run, name, run.steps[name], reason, true, now, seq)
   conclude(run)
 end
 
@@ -43,20 +44,21 @@ local function policy_pairs(tiers, index, within)
   return 2, pair('pi', index - 1) .. pair('ap', within)
 end
 
-local function retry_step(run, name, data, error_text, reason, tiers, delay, same)
+local function retry_step(run, name, data, error_text, reason, tiers, delay)
   local s = run.steps[name]
-  local attempt, upcoming = s.attempt, s.failures + 2
+  local attempt = s.attempt
   local index, within = tier_of(tiers, s.failures + 1)
-  local next_index, next_within = tier_of(tiers, upcoming)
+  local next_index, next_within = tier_of(tiers, s.failures + 2)
   local more, more_pairs = policy_pairs(tiers, index, within)
-  emit(run, 'StepFailed', name, { a = attempt, t = false, f = reason }, widen(data, 3 + more, '\161t\194' .. pair('f', reason)
+  emit(run, 'StepFailed', name, widen(data, 3 + more, '\161t\194' .. pair('f', reason)
     .. pair('nr', now + run.seq + 2 + delay) .. more_pairs))
+  failed(run, name, s, reason, false)
   local retry_pairs = pair('a', attempt) .. pair('na', attempt + 1) .. '\161e' .. error_text
     .. pair('mr', total_attempts(tiers) - 1)
   if #tiers > 1 then
-    emit(run, 'StepRetrying', name, {}, map(6, retry_pairs .. pair('tp', #tiers) .. pair('pi', next_index - 1)))
+    emit(run, 'StepRetrying', name, map(6, retry_pairs .. pair('tp', #tiers) .. pair('pi', next_index - 1)))
   else
-    emit(run, 'StepRetrying', name, {}, map(4, retry_pairs))
+    emit(run, 'StepRetrying', name, map(4, retry_pairs))
   end
   more, more_pairs = policy_pairs(tiers, next_index, next_within)
   schedule(run, name, 'r', attempt + 1, delay, nil, more, more_pairs)
@@ -82,12 +84,15 @@ local function fail(run, name, data, error_text, how)
 end
 
 local function complete(run, name, data, payload)
-  emit(run, 'StepCompleted', name, { a = run.steps[name].attempt }, data, payload)
+  local _, seq = emit(run, 'StepCompleted', name, data, payload)
+  completed(run, name, run.steps[name], payload, now, seq)
   advance(run, name)
 end
 
 local function skip(run, name, data)
-  emit(run, 'StepSkipped', name, { a = run.steps[name].attempt }, data)
+  local s = run.steps[name]
+  emit(run, 'StepSkipped', name, data)
+  skipped(run, name, s, s.attempt)
   advance(run, name)
 end
 
@@ -98,7 +103,7 @@ local function release(run, name, data, how)
   if not patience then
     return schedule(run, name, 'r', s.attempt, 0)
   end
-  local since = s.since > 0 and s.since or now
+  local since = s.kind == 'l' and tonumber(call('HGET', run.key, 'u:' .. name) or now) or now
   local age = now - since
   if age > tonumber(patience) then
     local message = "no worker has had the code of step '" .. name .. "' since it was scheduled"

@@ -8,8 +8,14 @@ local function packed(value)
   return cmsgpack.pack(value)
 end
 
+local pair_heads = {}
 local function pair(key, value)
-  return char(0xa0 + #key) .. key .. packed(value)
+  local head = pair_heads[key]
+  if not head then
+    head = char(0xa0 + #key) .. key
+    pair_heads[key] = head
+  end
+  return head .. packed(value)
 end
 
 local function map(count, pairs_text)

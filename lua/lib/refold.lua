@@ -32,11 +32,11 @@ local function refold(run)
   local fresh = new_run(run.id)
   local old_steps = run.steps
   for key in pairs(fresh) do
-    if key ~= 'was' and key ~= 'events' and key ~= 'seq' and key ~= 'first_seq' then
+    if key ~= 'was_status' and key ~= 'was_ended' and key ~= 'seq' then
       run[key] = fresh[key]
     end
   end
-  run.submitted, run.deadline, run.events, run.input, run.slug = nil, nil, {}, nil, nil
+  run.submitted, run.deadline, run.slug = nil, nil, nil
   local events = stream_events(run)
   for _, event in ipairs(events) do -- the submission stands first whatever its time, since it names the plan
     if event[1] == 'RunSubmitted' then

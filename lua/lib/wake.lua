@@ -13,7 +13,7 @@ end
 local function tell_stopped(run)
   for name, s in pairs(run.steps) do
     if s.was == 'r' and s.lease ~= 0 then
-      local lease = format('%.0f', s.lease)
+      local lease = format('%d', s.lease)
       for _, entry in ipairs(call('XRANGE', run.key .. ':events', lease, lease)) do
         local f = entry[2]
         if f[2] == 'StepStarted' and f[4] == name then

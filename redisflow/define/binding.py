@@ -1,9 +1,10 @@
 """Where each parameter of a step comes from, decided when the step is declared.
 
-The rules, in their order: a marker in the annotation (`Use`, `From`) says it; `ctx`, or an annotation `StepContext`, is the
-context; the name of a step declared above is that step's output; the input parameter is named `input`, or like the one that
-an earlier step took, or is annotated with the input type. A parameter with a default that none of this fits keeps its
-default. Anything else is a mistake, and is told at once with the fix: a typo must never bind something silently.
+The rules, in their order: a marker in the annotation (`Use`, `From`) says it; `ctx`, or an annotation
+`StepContext`, is the context; the name of a step declared above is that step's output; the input parameter is
+named `input`, or like the one that an earlier step took, or is annotated with the input type. A parameter
+with a default that none of this fits keeps its default. Anything else is a mistake, and is told at once with
+the fix: a typo must never bind something silently.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from redisflow.define.context import StepContext
-from redisflow.define.hints import NO_HINT, Unreadable, bare, clash, is_open, markers, members, same_type, show
+from redisflow.define.hints import (
+    NO_HINT,
+    Unreadable,
+    bare,
+    clash,
+    is_open,
+    markers,
+    members,
+    same_type,
+    show,
+)
 from redisflow.define.resources import Resource, Use
 from redisflow.model.errors import DefinitionError
 
@@ -38,7 +49,7 @@ class From:
         self.step = step
 
     def __repr__(self) -> str:
-        return f"From({self.step if isinstance(self.step, str) else getattr(self.step, '__name__', self.step)!r})"
+        return f"From({getattr(self.step, '__name__', self.step)!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,8 @@ class Binding:
 
     Attributes:
         parameter: its name.
-        source: the workflow's input, a field of it, a step's output, the context, a resource, or its own default.
+        source: the workflow's input, a field of it, a step's output, the context, a resource, or its own
+            default.
         hint: its evaluated annotation, `NO_HINT` where there is none.
         required: whether it has no default.
         step: the step whose output it is.
@@ -101,18 +113,21 @@ def bind_parameters(fn: Callable[..., Any], hints: Mapping[str, Any], scope: Sco
     )
     inputs = [binding.parameter for binding in bound if binding.source == "input"]
     for name in inputs:
-        if name != (scope.input_name or inputs[0]):
+        known = scope.input_name or inputs[0]
+        if name != known:
             _fail(
                 scope,
-                f"parameter {name!r} takes the input, which is {scope.input_name or inputs[0]!r} elsewhere",
-                f"the input has one name in the whole workflow: rename it to {scope.input_name or inputs[0]!r}",
+                f"parameter {name!r} takes the input, which is {known!r} elsewhere",
+                f"the input has one name in the whole workflow: rename it to {known!r}",
             )
     return bound
 
 
 def is_context(parameter: inspect.Parameter, hint: Any) -> bool:
     """Whether a parameter receives the context."""
-    return parameter.name == "ctx" or any(StepContext in getattr(m, "__mro__", ()) for m in _sure_members(hint))
+    return parameter.name == "ctx" or any(
+        StepContext in getattr(m, "__mro__", ()) for m in _sure_members(hint)
+    )
 
 
 def check_kind(parameter: inspect.Parameter, where: str) -> None:
@@ -122,9 +137,13 @@ def check_kind(parameter: inspect.Parameter, where: str) -> None:
         DefinitionError: it is `*args`, `**kwargs` or positional-only.
     """
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise DefinitionError(f"{where}: {parameter} cannot be bound: name each parameter that the step needs")
+        raise DefinitionError(
+            f"{where}: {parameter} cannot be bound: name each parameter that the step needs"
+        )
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise DefinitionError(f"{where}: {parameter.name!r} is positional-only: remove the '/', steps are called by name")
+        raise DefinitionError(
+            f"{where}: {parameter.name!r} is positional-only: remove the '/', steps are called by name"
+        )
 
 
 def _sure_members(hint: Any) -> list[Any]:
@@ -155,8 +174,8 @@ def _bind(parameter: inspect.Parameter, hint: Any, scope: Scope) -> Binding:
 def _means_input(name: str, hint: Any, required: bool, scope: Scope) -> bool:
     """Whether the annotation alone makes this the input.
 
-    `sep: str = ","` does not mean an input of type str, and where a step above has nearly this name and gives the same type,
-    a typo is likelier than the input.
+    `sep: str = ","` does not mean an input of type str, and where a step above has nearly this name and gives
+    the same type, a typo is likelier than the input.
     """
     if isinstance(hint, Unreadable) or not same_type(hint, scope.input_type):
         return False
@@ -189,7 +208,7 @@ def _from_input(name: str, hint: Any, required: bool, scope: Scope) -> Binding:
     if clash(scope.input_type, hint):
         _fail(
             scope,
-            f"parameter {name!r} is annotated {show(hint)}, but the workflow's input is {show(scope.input_type)}",
+            f"parameter {name!r} is annotated {show(hint)}, but the input is {show(scope.input_type)}",
             f"annotate it with {show(scope.input_type)}",
         )
     return Binding(name, "input", hint, required)

@@ -1,7 +1,7 @@
 """What a running step can know of itself.
 
-A protocol, not a class: the worker, the child process and the in-process runner each have their own, and a unit test may pass
-any object with these attributes.
+A protocol, not a class: the worker, the child process and the in-process runner each have their own, and a
+unit test may pass any object with these attributes.
 """
 
 from __future__ import annotations
@@ -43,4 +43,6 @@ class StepContext(Protocol):
 
     @property
     def cancelled(self) -> bool:
-        """Whether this attempt should give up. An `async def` is cancelled by itself; a thread has to look here."""
+        """Whether this attempt should give up. An `async def` is cancelled by itself; a thread has to look
+        here.
+        """

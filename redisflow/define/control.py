@@ -1,6 +1,7 @@
 """What a step raises to say how it ended, other than by returning or by failing.
 
-They are no errors of redisflow, hence outside its hierarchy: user code that catches `RedisflowError` must not swallow them.
+They are no errors of redisflow, hence outside its hierarchy: user code that catches `RedisflowError` must not
+swallow them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Fatal(Exception):  # noqa: N818 -- named by what it does
 
 
 class RetryAfter(Exception):  # noqa: N818 -- named by what it does
-    """This attempt failed; the next one, if any is left, waits as long as is said here instead of the policy's delay.
+    """This attempt failed; the next one, if any is left, waits as long as is said here instead of the
+    policy's delay.
 
     Args:
         delay: how long to wait.

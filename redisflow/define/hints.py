@@ -1,10 +1,12 @@
 """Annotations of step functions: read where the function was declared, and compared with each other.
 
-Reading takes the local names of the declaring frame, so that classes of a test function work, also where annotations are
-text. A hint that cannot be read is kept as its error, since it matters only where the hint is needed.
+Reading takes the local names of the declaring frame, so that classes of a test function work, also where
+annotations are text. A hint that cannot be read is kept as its error, since it matters only where the hint is
+needed.
 
-Comparing is on the side of the user: it finds what cannot work (a `Receipt` into a `list[int]`), and lets pass what it is not
-sure of, as values travel as JSON and may well be read as another type than they were written as.
+Comparing is on the side of the user: it finds what cannot work (a `Receipt` into a `list[int]`), and lets
+pass what it is not sure of, as values travel as JSON and may well be read as another type than they were
+written as.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from pydantic import BaseModel, RootModel
 NO_HINT: Any = inspect.Parameter.empty
 """Stands for a missing annotation, as in `inspect`."""
 
-_ALIASES = tuple({typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType)})
+_ALIASES = tuple(
+    {typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType)}
+)
 _JSON_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((bool, int, float), "number"),
     ((str, bytes), "string"),
@@ -49,7 +53,7 @@ def read_hints(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, An
     target = fn if hasattr(fn, "__annotations__") else type(fn).__call__
     try:
         return typing.get_type_hints(target, localns=dict(names), include_extras=True)
-    except Exception:  # noqa: BLE001 -- an annotation is code of the user and may raise anything; told hint by hint below
+    except Exception:  # noqa: BLE001 -- an annotation is code of the user, and may raise anything
         return _read_one_by_one(target, names)
 
 
@@ -67,7 +71,11 @@ def _read_one_by_one(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[s
 
 def markers(hint: Any, kind: type) -> list[Any]:
     """Instances of `kind` in the metadata of an `Annotated` hint."""
-    return [item for item in hint.__metadata__ if isinstance(item, kind)] if get_origin(hint) is Annotated else []
+    return (
+        [item for item in hint.__metadata__ if isinstance(item, kind)]
+        if get_origin(hint) is Annotated
+        else []
+    )
 
 
 def bare(hint: Any) -> Any:
@@ -156,5 +164,8 @@ def _records_clash(produced: Any, wanted: Any) -> bool:
 
 
 def show(hint: Any) -> str:
-    """A hint as a user wrote it, nearly."""
-    return getattr(hint, "__qualname__", None) or str(hint).replace("typing.", "") if get_origin(hint) is None else str(hint)
+    """A hint nearly as it was written."""
+    if hint is type(None):
+        return "None"
+    name = getattr(hint, "__name__", None) if get_origin(hint) is None else None
+    return name or str(hint).replace("typing.", "")

@@ -1,7 +1,8 @@
 """Declared types at the border to JSON: reading payload text into them, and checking values against them.
 
-A `Payload` wraps pydantic's adapter of one type. Text goes straight into the validator, without a detour over dicts, since
-this is on the way of every step. Where no type is declared there is nothing to validate, and `read_plain` is all there is.
+A `Payload` wraps pydantic's adapter of one type. Text goes straight into the validator, without a detour over
+dicts, since this is on the way of every step. Where no type is declared there is nothing to validate, and
+`read_plain` is all there is.
 """
 
 from __future__ import annotations
@@ -75,7 +76,13 @@ class Payload:
 
 
 def problems(error: ValueError) -> list[tuple[str, str]]:
-    """(dotted field path, message) of each problem of a failed read or validation; `$` stands for the whole."""
+    """(dotted field path, message) of each problem of a failed read or validation; `$` stands for the whole.
+    """
     if isinstance(error, ValidationError):
         return [(".".join(map(str, p["loc"])) or "$", p["msg"]) for p in error.errors(include_url=False)]
     return [("$", str(error))]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,9 @@
-"""Resources: what steps share inside a worker process, such as a connection pool, opened once and closed at drain.
+"""Resources: what steps share inside a worker process, such as a connection pool, opened once and closed at
+drain.
 
-A resource is a function that makes the value. As a generator it yields the value once and cleans up after the `yield`. The
-object that the decorator returns is its own key: workers and tests map it to the value that is open.
+A resource is a function that makes the value. As a generator it yields the value once and cleans up after the
+`yield`. The object that the decorator returns is its own key: workers and tests map it to the value that is
+open.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ class Resource(Generic[T]):
         required = [
             name
             for name, parameter in inspect.signature(make).parameters.items()
-            if parameter.default is parameter.empty and parameter.kind.name not in ("VAR_POSITIONAL", "VAR_KEYWORD")
+            if parameter.default is parameter.empty
+            and parameter.kind.name not in ("VAR_POSITIONAL", "VAR_KEYWORD")
         ]
         if required:
             raise DefinitionError(
-                f"resource {self.name!r} has parameters ({', '.join(required)}): a resource is opened without arguments, "
-                "read settings inside it"
+                f"resource {self.name!r} has parameters ({', '.join(required)}): a resource is opened "
+                "without arguments, read settings inside it"
             )
 
     def __repr__(self) -> str:
@@ -44,7 +47,9 @@ class Resource(Generic[T]):
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[T]:
-        """Make the value and give it up when the block ends; whoever opens it sees to it that this happens once."""
+        """Make the value and give it up when the block ends; whoever opens it sees to it that this happens
+        once.
+        """
         if inspect.isasyncgenfunction(self._make):
             async with asynccontextmanager(self._make)() as value:
                 yield value
@@ -69,7 +74,9 @@ def resource(make: Callable[[], Any]) -> Resource[Any]:
         DefinitionError: it is none of these.
     """
     if not (
-        inspect.isasyncgenfunction(make) or inspect.isgeneratorfunction(make) or inspect.iscoroutinefunction(make)
+        inspect.isasyncgenfunction(make)
+        or inspect.isgeneratorfunction(make)
+        or inspect.iscoroutinefunction(make)
     ):
         name = getattr(make, "__name__", repr(make))
         raise DefinitionError(

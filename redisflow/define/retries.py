@@ -22,8 +22,8 @@ class Retry:
         factor: what the wait is multiplied by from one repeat to the next, 1 or more.
         max_delay: cap of the wait.
         jitter: share by which the wait is spread up and down, 0 to 1.
-        crashes: how often a step whose worker died is run again; counted apart from `attempts`. Of several `Retry`s in a
-            row, that of the first holds.
+        crashes: how often a step whose worker died is run again; counted apart from `attempts`. Of several
+            `Retry`s in a row, that of the first holds.
 
     Raises:
         InvalidArgument: a value outside what is allowed.
@@ -67,10 +67,14 @@ def compile_policy(option: RetryOption, where: str) -> RetryPolicy:
     if option is None:
         option = Retry()
     elif isinstance(option, int) and not isinstance(option, bool):
-        option = Retry(attempts=option)
+        try:
+            option = Retry(attempts=option)
+        except InvalidArgument as error:
+            raise DefinitionError(f"{where}: retry={option}: pass 1 or more, the first try counts") from error
     tiers = (option,) if isinstance(option, Retry) else option
     if isinstance(tiers, Sequence) and tiers and all(isinstance(tier, Retry) for tier in tiers):
         return RetryPolicy(tiers=tuple(tier.tier for tier in tiers), crashes=tiers[0].crashes)
     raise DefinitionError(
-        f"{where}: retry={option!r} is not a retry policy: pass Retry(attempts=5), a list of them, or a number of attempts"
+        f"{where}: retry={option!r} is not a retry policy: pass Retry(attempts=5), a list of them, or a "
+        "number of attempts"
     )

@@ -1,8 +1,8 @@
 """The hash of a step's code, by which a version of a workflow is told from the next.
 
-The source text is hashed where there is one, so that the hash is the same under every version of Python. It is read when the
-step is declared: later the file may have been edited, and would no longer be what runs. Code typed at a prompt has no file;
-its bytecode stands in.
+The source text is hashed where there is one, so that the hash is the same under every version of Python. It
+is read when the step is declared: later the file may have been edited, and would no longer be what runs. Code
+typed at a prompt has no file; its bytecode stands in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def code_hash(fn: Callable[..., Any]) -> str:
 
 def _describe(code: CodeType) -> str:
     constants = (_describe(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts)
-    return "\n".join((code.co_name, code.co_code.hex(), repr(code.co_names), repr(code.co_varnames), *constants))
+    return "\n".join(
+        (code.co_name, code.co_code.hex(), repr(code.co_names), repr(code.co_varnames), *constants)
+    )
 
 
 def _constant(value: object) -> str:

@@ -1,10 +1,11 @@
 """How often a step is tried again, and how long it waits in between.
 
-A policy is a row of tiers: a few quick tries, then slower ones, for example. Attempts are spent tier by tier, and a tier
-starts anew at its own base delay. Crashes of workers are counted apart from failures of the step, so that a bad night of the
-machines uses up no attempt of the code.
+A policy is a row of tiers: a few quick tries, then slower ones, for example. Attempts are spent tier by tier,
+and a tier starts anew at its own base delay. Crashes of workers are counted apart from failures of the step,
+so that a bad night of the machines uses up no attempt of the code.
 
-Pure arithmetic: the scripts do the same sums in Lua, and tests hold one to the other. Randomness comes in as an argument.
+Pure arithmetic: the scripts do the same sums in Lua, and tests hold one to the other. Randomness comes in as
+an argument.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class RetryPolicy(BaseModel):
         """Where the attempt that follows `failures` failures stands.
 
         Returns:
-            The index of its tier from 0, and its number in that tier from 1; past the budget, it goes on in the last tier.
+            The index of its tier from 0, and its number in that tier from 1; past the budget, it goes on in
+            the last tier.
         """
         attempt = failures + 1
         last = len(self.tiers) - 1
@@ -67,7 +69,8 @@ class RetryPolicy(BaseModel):
         raise AssertionError("a policy has at least one tier")
 
     def delay_us(self, failures: int, jitter_draw: float) -> int:
-        """The wait, in µs, before the attempt that follows `failures` failures; `jitter_draw` is in [0, 1)."""
+        """The wait, in µs, before the attempt that follows `failures` failures; `jitter_draw` is in [0, 1).
+        """
         index, attempt = self.tier_of(failures)
         return retry_delay_us(self.tiers[index], attempt - 1, jitter_draw)
 
@@ -77,7 +80,8 @@ def retry_delay_us(tier: RetryTier, failures_in_tier: int, jitter_draw: float) -
 
     Args:
         tier: the tier of the attempt that waits.
-        failures_in_tier: failed attempts of this tier so far; 0 where the tier is entered, which waits as after 1.
+        failures_in_tier: failed attempts of this tier so far; 0 where the tier is entered, which waits as
+            after 1.
         jitter_draw: a random number in [0, 1); 0.5 gives the middle.
 
     Returns:

@@ -1,8 +1,8 @@
 """The compiled plan of a workflow: what the server needs to know of it, and nothing of the Python behind it.
 
-`define` compiles a workflow to a `Plan` when it is sealed; the backend stores it once a version, and the scripts walk its
-edges. The version is a hash of all that has a say in an execution, the code of the steps included: equal versions run alike,
-and a run keeps to the plan it was submitted with.
+`define` compiles a workflow to a `Plan` when it is sealed; the backend stores it once a version, and the
+scripts walk its edges. The version is a hash of all that has a say in an execution, the code of the steps
+included: equal versions run alike, and a run keeps to the plan it was submitted with.
 
 An edge says what a step waits for and what a skip does to it:
 - **required** feeds a parameter without a default: a skip cascades.
@@ -52,8 +52,8 @@ class PlanStep(_Frozen):
         id: unique in the plan.
         name: for people.
         dependencies: what it waits for.
-        params: steps whose output it cannot do without; the `required` edges. A worker whose step needs more than this
-            has other code than the run was submitted with.
+        params: steps whose output it cannot do without; the `required` edges. A worker whose step needs more
+            than this has other code than the run was submitted with.
         queue: where it stands when it may run.
         retry: its budgets.
         timeout_us: how long one attempt may take, in µs; None for no limit.
@@ -89,7 +89,8 @@ class Plan(_Frozen):
         slug: its id in a namespace.
         name: for people.
         steps: in declaration order; at least one.
-        on_error: `stop` ends the run at the first failed step, `finish` lets what does not depend on it go on.
+        on_error: `stop` ends the run at the first failed step, `finish` lets what does not depend on it go
+            on.
         timeout_us: how long a run may take from its `availableAt`, in µs; None for no limit.
         input_schema: JSON Schema of the input; None where none is declared or it has no such form.
         input_required: whether a run without input is a mistake.

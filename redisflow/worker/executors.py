@@ -138,9 +138,9 @@ class Executors:
             job.context = context = Context(job, slug, self._worker_id)
             current_step.set(context)
             self._complete(job, step, await self._body(job, step, context))
-        except asyncio.CancelledError:
-            if not job.stopped:
-                raise
+        except asyncio.CancelledError as error:
+            if not job.stopped:  # the body's own doing: without an outcome the step would run for ever
+                self._fail(job, error)
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 log.warning("a step raised %s: taken as its failure", type(error).__name__)
@@ -217,7 +217,7 @@ class Executors:
             log.warning("no code for step %s of workflow %s: handed back", name, info.slug)
             return None
         supplied = info.steps.get(name, ())
-        missing = [param for param in _required(workflow, name) if param not in supplied]
+        missing = [param for param in step.required_steps if param not in supplied]
         if missing:
             log.warning("step %s of %s needs %s, which the run's version does not give: handed back", name, info.slug, missing)
             return None
@@ -269,7 +269,3 @@ def _describe(error: BaseException) -> StepError:
 
 def _micros(job: Job) -> int:
     return int((time.perf_counter() - job.started) * 1e6)
-
-
-def _required(workflow: Workflow[Any, Any], step_id: str) -> tuple[str, ...]:
-    return next(step.params for step in workflow.plan.steps if step.id == step_id)

@@ -10,6 +10,7 @@ has not ended by then is handed back unharmed, so a deploy burns no attempt.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -68,7 +69,8 @@ class Worker:
         self._jobs: dict[tuple[bytes, bytes, int], Job] = {}
         self._failure: RedisflowError | None = None
         self._stopping = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._hurry = False
         self.backend: RedisBackend
 
     @property
@@ -82,7 +84,7 @@ class Worker:
         settings = self.backend.settings
         self.concurrency = self._wanted_concurrency or settings.concurrency
         for flow in self.workflows.values():
-            await self.backend.register_plan(flow.plan, location=flow.location)
+            await self.backend.register_plan(flow.plan)
         self._loop = asyncio.get_running_loop()
         self._dispatcher = Dispatcher(
             self.backend, worker=self.id, queues=self.queues, concurrency=self.concurrency,
@@ -124,8 +126,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask `run` to drain and return; a second call cuts the drain short."""
-        if self._stopping.is_set():
-            self._idle.set()
+        self._hurry = self._stopping.is_set()
         self._stopping.set()
 
     def stop_on_signals(self) -> None:
@@ -147,6 +148,7 @@ class Worker:
                     job.task.cancel()
                 self._dispatcher.report(job, "l", b"", b"", "drain")
         if self._failure is None:
+            self._hurry = False
             await self._until_idle(5.0)
         self._heartbeat.stop()
         for keys in self.backend.partitions:
@@ -165,18 +167,13 @@ class Worker:
         await self.drain()
 
     async def _until_idle(self, timeout: float) -> None:
-        self._idle.clear()
-        try:
-            async with asyncio.timeout(timeout):
-                while self._jobs or not self._dispatcher.idle:
-                    if not self._jobs:
-                        await asyncio.sleep(0.001)
-                        continue
-                    await self._idle.wait()
-                    if self._stopping.is_set() and self._jobs:
-                        return
-        except TimeoutError:
-            return
+        """Wait until no step runs and every outcome is answered, the timeout (seconds), or a second `stop`."""
+        until = self._loop.time() + timeout
+        while (self._jobs or not self._dispatcher.idle) and not self._hurry and self._loop.time() < until:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(0.05, max(0.0, until - self._loop.time()))):
+                    await self._changed.wait()
 
     def _start(self, job: Job) -> None:
         self._jobs[job.key] = job
@@ -184,8 +181,7 @@ class Worker:
 
     def _settled(self, job: Job, reply: Reply) -> None:
         self._jobs.pop(job.key, None)
-        if not self._jobs:
-            self._idle.set()
+        self._changed.set()
 
     def _all_jobs(self) -> list[Job]:
         while True:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.redis.header import parse_header
 from redisflow.backend.redis.runs import Runs
 from redisflow.codec import compose_output, decode_event, decode_events
 from redisflow.model.errors import InvalidArgument, RunNotFound
@@ -37,7 +38,7 @@ class Events(Runs):
         header, slug = await self.server.retry(lambda: self.client.hmget(keys.run(run_id), "h", "w"))  # type: ignore[misc,arg-type]
         if header is None:
             return None
-        number = int(header.split(b" ")[1])
+        number = parse_header(header).plan
         info = await self.plan_info(self.partition(run_id), number) if number else None
         name = info.slug if info else (slug or b"-").decode()
         version = info.version if info else "unknown"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.redis.header import STATUSES, parse_header
 from redisflow.backend.redis.registry import Registry
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import CancelResult, Submission, SubmitResult
@@ -15,7 +16,6 @@ from redisflow.model.errors import PayloadTooLarge, RunExists, RunNotFound, Tran
 from redisflow.model.states import RunState
 from redisflow.model.workflow import Plan
 
-STATUSES = {"p": "pending", "r": "running", "c": "completed", "f": "failed", "x": "cancelled"}
 LIVE = ("pending", "running")
 CHUNK = 250  # runs a call of submit: keeps it near 10 ms
 
@@ -104,19 +104,17 @@ class Runs(Registry):
         return states
 
     async def _run_state(self, run_id: str, header: bytes, slug: bytes | None, first: list[Any]) -> RunState:
-        status, number, priority, created, attempt, _, _, _, timeout, started, ended, _ = header.decode().split(" ")
-        partition, at = self.partition(run_id), int(created)
-        info = await self.plan_info(partition, int(number)) if number != "0" else None
+        head = parse_header(header)
+        info = await self.plan_info(self.partition(run_id), head.plan) if head.plan else None
         name = info.slug if info else (slug or b"-").decode()
         submitted: dict[str, Any] = {}
         if first and first[0][1][b"type"] == b"RunSubmitted":
             version = info.version if info else "unknown"
             submitted = decode_event(first[0][0].decode(), first[0][1], name, run_id, lambda _: version)
         return RunState(
-            run_id=run_id, workflow_slug=name, status=STATUSES[status], priority=int(priority), created_at=at,
-            available_at=submitted.get("availableAtUs", at), workflow_attempt_number=int(attempt),
-            started_at=None if started == "-" else at + int(started),
-            completed_at=None if ended == "-" else at + int(ended), timeout=None if timeout == "-" else int(timeout),
+            run_id=run_id, workflow_slug=name, status=head.status_word, priority=head.priority, created_at=head.created,
+            available_at=submitted.get("availableAtUs", head.created), workflow_attempt_number=head.attempt,
+            started_at=head.started or None, completed_at=head.ended or None, timeout=head.timeout or None,
             idempotency_key=submitted.get("idempotencyKey"), metadata=submitted.get("metadata"),
             tags=submitted.get("tags"), input=submitted.get("input"),
         )  # fmt: skip

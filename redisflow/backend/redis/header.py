@@ -1,0 +1,73 @@
+"""The packed fields of a run's hash, as lua/lib/run.lua writes them with struct.
+
+`h` is the run: enough to decide any transition without reading its stream. `s:<step>` is one step. Times are µs; 0 stands for none.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+STATUSES = {"p": "pending", "r": "running", "c": "completed", "f": "failed", "x": "cancelled"}
+STEP_STATUSES = {"p": "pending", "s": "scheduled", "r": "running", "c": "completed", "f": "failed", "k": "skipped"}
+_HEADER = struct.Struct(">cIbHIIIQQQQ")
+
+
+class Header(NamedTuple):
+    """A run's header.
+
+    Attributes:
+        plan: plan number, 0 for a run without a plan.
+        open: steps of the plan (and others seen) that have not ended.
+        active: steps that are scheduled or running.
+        done: completed steps.
+    """
+
+    status: str
+    plan: int
+    priority: int
+    attempt: int
+    open: int
+    active: int
+    done: int
+    created: int
+    started: int
+    ended: int
+    timeout: int
+
+    @property
+    def status_word(self) -> str:
+        """The status as the wire form names it."""
+        return STATUSES[self.status]
+
+
+class StepField(NamedTuple):
+    """A step's field.
+
+    Attributes:
+        unmet: dependencies that are not done.
+        lease: of the current execution, 0 where none runs.
+        ended, kind: the lease that ended last, and how: c, f, k as the statuses, r reclaimed, l released, - none.
+    """
+
+    status: str
+    attempt: int
+    level: int
+    failures: int
+    crashes: int
+    unmet: int
+    lease: int
+    ended: int
+    kind: str
+
+
+def parse_header(raw: bytes) -> Header:
+    """The `h` field."""
+    status, *rest = _HEADER.unpack(raw)
+    return Header(status.decode(), *rest)
+
+
+def parse_step(raw: bytes) -> StepField:
+    """An `s:<step>` field."""
+    numbers = struct.unpack(">bHHIQQ", raw[4:-1])
+    return StepField(raw[:1].decode(), int.from_bytes(raw[1:4], "big"), *numbers, raw[-1:].decode())

@@ -1,0 +1,103 @@
+"""`worker` and `reclaimer`: the processes of a deployment.
+
+Both run until SIGTERM or SIGINT and then end cleanly. One that another command has started holds the other
+end of its stdin: when that command dies, however it dies, stdin ends and so does the child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from redisflow.cli.load import load_workflows
+from redisflow.cli.options import Options, open_client, pass_options, run_async, server_options
+from redisflow.define import Workflow
+from redisflow.reclaimer import Reclaimer
+from redisflow.worker import Worker
+from redisflow.worker.capture import set_up_logging
+
+_leash = click.option("--leash", is_flag=True, hidden=True, help="End when stdin ends.")
+_log_format = click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="Form of log lines; default: text."
+)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="MODULE_OR_FILE...")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), help="Steps at once; default: 100.")
+@click.option("--queues", metavar="A,B", help="Queues to serve in place of those of the workflows.")
+@_log_format
+@_leash
+@server_options
+@pass_options
+def worker(
+    options: Options,
+    sources: tuple[str, ...],
+    concurrency: int | None,
+    queues: str | None,
+    log_format: str | None,
+    leash: bool,
+) -> None:
+    """Run the steps of workflows.
+
+    Loads the workflows and tasks at the top level of dotted modules or files, and runs their steps until
+    SIGTERM or Ctrl-C; then it drains: running steps get REDISFLOW_DRAIN_TIMEOUT to end.
+    """
+    flows = load_workflows(sources)
+    settings = options.settings()
+    set_up_logging(log_format or settings.log_format)
+    names = [name for name in (part.strip() for part in (queues or "").split(",")) if name]
+    run_async(_work(options, flows, concurrency, names, leash))
+
+
+async def _work(
+    options: Options,
+    flows: list[Workflow[Any, Any]],
+    concurrency: int | None,
+    queues: list[str],
+    leash: bool,
+) -> None:
+    async with open_client(options, service=True) as client:
+        running = Worker(client, flows, concurrency=concurrency, queues=queues or None)
+        running.stop_on_signals()
+        if leash:
+            end_with_stdin(running.stop)
+        await running.run()
+
+
+@click.command()
+@_log_format
+@_leash
+@server_options
+@pass_options
+def reclaimer(options: Options, log_format: str | None, leash: bool) -> None:
+    """Take steps back from dead workers, end late runs, delete old ones.
+
+    Any number may run side by side; one is enough. Runs until SIGTERM or Ctrl-C.
+    """
+    set_up_logging(log_format or options.settings().log_format)
+    run_async(_reclaim(options, leash))
+
+
+async def _reclaim(options: Options, leash: bool) -> None:
+    async with open_client(options, service=True) as client:
+        running = Reclaimer(client)
+        running.stop_on_signals()
+        if leash:
+            end_with_stdin(running.stop)
+        await running.run()
+
+
+def end_with_stdin(stop: Callable[[], None]) -> None:
+    """Call `stop` once when stdin ends; nothing is ever sent on it."""
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def ended() -> None:
+        loop.remove_reader(stdin)
+        stop()
+
+    loop.add_reader(stdin, ended)

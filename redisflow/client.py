@@ -1,0 +1,364 @@
+"""The client: submit runs, wait for results, watch, cancel.
+
+    async with Client() as rf:
+        run = await rf.submit(checkout, Order(id="o-1"), key="o-1")
+        receipt = await run.result(timeout=5)
+
+A library call never starts a server: without a URL it attaches to the embedded server that runs in this folder, or says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+import jsonschema
+
+from redisflow.backend.redis import RedisBackend
+from redisflow.backend.types import CancelResult, SubmitResult
+from redisflow.backend.types import Submission as BackendSubmission
+from redisflow.codec import decode_payload, encode_payload
+from redisflow.define import Task, Workflow
+from redisflow.embedded import EmbeddedServer, attach
+from redisflow.model.errors import (
+    InvalidArgument,
+    InvalidInput,
+    ResultTimeout,
+    RunCancelled,
+    RunFailed,
+    RunNotFound,
+    ServerUnavailable,
+)
+from redisflow.model.events import BaseEvent
+from redisflow.model.states import RunState, StepState
+from redisflow.model.workflow import Plan
+from redisflow.settings import Duration, Settings, parse_duration
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class Submission(Generic[In]):
+    """One item of `submit_many` with options of its own; see `Client.submit` for their meaning."""
+
+    input: In
+    key: str | None = None
+    priority: int = 0
+    tags: Sequence[str] = ()
+    delay: Duration | None = None
+    at: datetime | None = None
+    timeout: Duration | None = None
+    run_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Run(Generic[Out]):
+    """A submitted run.
+
+    Attributes:
+        id: its id.
+        is_new: False where an earlier submission had the same key.
+    """
+
+    id: str
+    is_new: bool = True
+    _client: Client | None = field(default=None, repr=False, compare=False)
+    _workflow: Workflow[Any, Out] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def _rf(self) -> Client:
+        if self._client is None:
+            raise InvalidArgument("run", self.id, "a run made by a Client")
+        return self._client
+
+    async def result(self, timeout: Duration | None = None) -> Out:
+        """Wait for the end and give the output.
+
+        Args:
+            timeout: how long to wait; None waits for ever. The run itself goes on.
+
+        Raises:
+            RunFailed, RunCancelled: how it ended otherwise.
+            ResultTimeout: it has not ended yet.
+            RunNotFound: there is no such run.
+        """
+        return await self._rf.result(self.id, timeout=timeout, workflow=self._workflow)
+
+    async def status(self) -> RunState:
+        """State of the run now."""
+        return await self._rf.status(self.id)
+
+    def events(self) -> AsyncIterator[BaseEvent]:
+        """Events from the first, live, until the run ends."""
+        return self._rf.events(self.id)
+
+    async def cancel(self, reason: str | None = None) -> CancelResult:
+        """Cancel the run."""
+        return await self._rf.cancel(self.id, reason)
+
+
+class Client:
+    """Talks to one namespace.
+
+    Args:
+        url: server; default: REDISFLOW_URL, else the embedded server that runs in this folder.
+        namespace: default: REDISFLOW_NAMESPACE, else `redisflow`.
+        settings: all settings at once, in place of the environment.
+    """
+
+    def __init__(self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None) -> None:
+        given = settings or Settings()
+        update = {"url": url, "namespace": namespace}
+        self.settings = given.model_copy(update={name: value for name, value in update.items() if value is not None})
+        self._embedded: EmbeddedServer | None = None
+        self._backend: RedisBackend | None = None
+        self._schemas: dict[str, Any] = {}
+        self._plans: dict[str, Plan] = {}
+        self._registered: set[str] = set()
+
+    @property
+    def backend(self) -> RedisBackend:
+        """The opened backend.
+
+        Raises:
+            ServerUnavailable: the client is not open.
+        """
+        if self._backend is None:
+            raise ServerUnavailable("the client is not open: use `async with Client() as rf`, or await rf.open()")
+        return self._backend
+
+    async def open(self, *, deadline: Duration | None = None) -> Self:
+        """Connect.
+
+        Args:
+            deadline: how long to ride out an unreachable server; default: REDISFLOW_RETRY_DEADLINE.
+        """
+        if self._backend is not None:
+            return self
+        settings = self.settings
+        if settings.url is None:
+            self._embedded = await asyncio.to_thread(attach, Path(settings.home))
+            if self._embedded is None:
+                raise ServerUnavailable(
+                    "no server: set REDISFLOW_URL (or pass a URL), or start the embedded server of this folder "
+                    "with `redisflow dev`"
+                )
+            settings = settings.model_copy(update={"url": self._embedded.url})
+        backend = RedisBackend(settings)
+        try:
+            await backend.initialize(deadline_us=None if deadline is None else parse_duration(deadline))
+        except BaseException:
+            self._release()
+            raise
+        self._backend = backend
+        return self
+
+    async def close(self) -> None:
+        """Release every connection."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            await backend.close()
+        self._release()
+
+    def _release(self) -> None:
+        embedded, self._embedded = self._embedded, None
+        if embedded is not None:
+            embedded.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @overload
+    async def submit(
+        self, workflow: Workflow[In, Out] | Task[In, Out], input: In = ..., *, key: str | None = ..., priority: int = ...,
+        tags: Sequence[str] = ..., delay: Duration | None = ..., at: datetime | None = ..., timeout: Duration | None = ...,
+        run_id: str | None = ..., metadata: Mapping[str, Any] | None = ...,
+    ) -> Run[Out]: ...  # fmt: skip
+    @overload
+    async def submit(
+        self, workflow: str, input: Any = ..., *, key: str | None = ..., priority: int = ..., tags: Sequence[str] = ...,
+        delay: Duration | None = ..., at: datetime | None = ..., timeout: Duration | None = ..., run_id: str | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> Run[Any]: ...  # fmt: skip
+    async def submit(self, workflow: Any, input: Any = None, **options: Any) -> Run[Any]:
+        """Submit one run.
+
+        Args:
+            workflow: the workflow, or the slug of a registered one.
+            input: its input; for a slug any JSON-able value, checked against the registered schema.
+            key: idempotency key: a second submission with it gives the first run.
+            priority: -100 to 100; higher is more urgent.
+            tags: words to find the run by.
+            delay: how long to wait before it may start.
+            at: or the time at which it may start (aware, or local).
+            timeout: time within which it must end, in place of the workflow's.
+            run_id: an id of one's own.
+            metadata: JSON-able values kept with the run.
+
+        Raises:
+            WorkflowNotFound, InvalidInput, InvalidArgument, PayloadTooLarge, RunExists: nothing was written.
+        """
+        runs = await self.submit_many(workflow, [Submission(input, **options)])
+        return runs[0]
+
+    async def submit_many(
+        self, workflow: Workflow[In, Out] | Task[In, Out] | str, inputs: Iterable[In | Submission[In]]
+    ) -> list[Run[Out]]:
+        """Submit many runs of one workflow in one round trip for hundreds.
+
+        Args:
+            workflow: the workflow, or the slug of a registered one.
+            inputs: inputs, or `Submission(input, key=…)` for options of their own.
+
+        Raises:
+            InvalidInput, InvalidArgument, PayloadTooLarge: one item is wrong; nothing was written.
+        """
+        flow: Workflow[Any, Any] | None = None
+        if isinstance(workflow, str):
+            plan = await self._plan_of(workflow)
+        else:
+            flow = workflow.workflow if isinstance(workflow, Task) else workflow
+            plan = flow.plan
+            if plan.version not in self._registered:
+                await self.backend.register_plan(plan)
+                self._registered.add(plan.version)
+        specs = []
+        for item in inputs:
+            submission = item if isinstance(item, Submission) else Submission(item)
+            specs.append(self._spec(plan, flow, submission))
+        results: list[SubmitResult] = await self.backend.submit(plan, specs)
+        return [Run(result.run_id, result.is_new, self, flow) for result in results]
+
+    def _spec(self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any]) -> BackendSubmission:
+        if flow is not None:
+            value = flow.validate_input(item.input)
+            text = None if value is None and item.input is None and not plan.input_required else encode_payload(
+                value, what=f"the input of {plan.slug!r}", limit=self.settings.max_payload_bytes
+            )  # fmt: skip
+        else:
+            text = None if item.input is None else encode_payload(item.input, what="the input")
+            self._check_schema(plan, text)
+        return BackendSubmission(
+            input=text, run_id=item.run_id, available_at_us=_time(item.at),
+            delay_us=None if item.delay is None else _duration("delay", item.delay), priority=item.priority,
+            timeout_us=None if item.timeout is None else _duration("timeout", item.timeout),
+            idempotency_key=item.key, tags=item.tags, metadata=item.metadata,
+        )  # fmt: skip
+
+    async def _plan_of(self, slug: str) -> Plan:
+        return await self.backend.registered_plan(slug)
+
+    def _check_schema(self, plan: Plan, text: str | None) -> None:
+        if plan.input_schema is None:
+            return
+        if text is None:
+            if plan.input_required:
+                raise InvalidInput(f"input of workflow {plan.slug!r}", [("$", "is required")])
+            return
+        validator = self._schemas.get(plan.version)
+        if validator is None:
+            validator = jsonschema.Draft202012Validator(plan.input_schema)
+            self._schemas[plan.version] = validator
+        problems = [
+            (".".join(str(part) for part in error.absolute_path) or "$", error.message)
+            for error in validator.iter_errors(decode_payload(text))
+        ]
+        if problems:
+            raise InvalidInput(f"input of workflow {plan.slug!r}", sorted(problems))
+
+    def run(self, run_id: str) -> Run[Any]:
+        """A run by its id; nothing is looked up."""
+        return Run(run_id, False, self, None)
+
+    async def status(self, run_id: str) -> RunState:
+        """State of a run.
+
+        Raises:
+            RunNotFound: there is none.
+        """
+        state = await self.backend.get_run(run_id)
+        if state is None:
+            raise RunNotFound(run_id)
+        return state
+
+    async def steps(self, run_id: str) -> dict[str, StepState]:
+        """State of every step of a run that has begun, by step id."""
+        return await self.backend.load_step_states(run_id)
+
+    async def result(
+        self, run_id: str, *, timeout: Duration | None = None, workflow: Workflow[Any, Any] | None = None
+    ) -> Any:
+        """Wait for a run's end and give its output; see `Run.result`.
+
+        Without a workflow, the output is the value of the one exported step, None where none is exported, else an object,
+        step name to output.
+        """
+        seconds = None if timeout is None else parse_duration(timeout) / 1e6
+        status = await self.backend.wait_for(run_id, seconds)
+        if status == "completed":
+            outputs = await self.backend.exported_outputs(run_id)
+            if workflow is not None:
+                return workflow.output_of(outputs)
+            values = {step: decode_payload(text) for step, text in outputs.items()}
+            return next(iter(values.values())) if len(values) == 1 else (values or None)
+        if not status:
+            raise RunNotFound(run_id)
+        if status in ("failed", "cancelled"):
+            await self._raise_end(run_id)
+        raise ResultTimeout(f"run {run_id} is still {status} after {seconds:g} s; it goes on")
+
+    async def _raise_end(self, run_id: str) -> None:
+        for event in reversed(await self.backend.load_wire_events(run_id)):
+            if event["type"] == "WorkflowFailed":
+                error = event["error"]
+                raise RunFailed(run_id, event.get("failedStep"), error.get("name"), error["message"], error.get("stack"))
+            if event["type"] == "WorkflowCancelled":
+                raise RunCancelled(run_id, event.get("reason"))
+
+    def events(self, run_id: str) -> AsyncIterator[BaseEvent]:
+        """Events of a run from the first, live, until it ends.
+
+        Raises:
+            RunNotFound: there is no such run, or it is deleted meanwhile.
+        """
+        return self.backend.follow(run_id)
+
+    async def cancel(self, run_id: str, reason: str | None = None) -> CancelResult:
+        """Cancel a run; one that has ended is left as it is, and the answer says so.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        return await self.backend.cancel_run(run_id, reason)
+
+    async def runs(
+        self, workflow: str | None = None, *, status: Iterable[str] = (), tags: Iterable[str] = (), limit: int | None = 50,
+        offset: int = 0,
+    ) -> tuple[list[RunState], int]:  # fmt: skip
+        """Runs newest first, and their total before paging; statuses are ORed, tags ANDed."""
+        return await self.backend.list_runs(workflow, status, tags, limit, offset)
+
+
+def _duration(argument: str, value: Duration) -> int:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise InvalidArgument(argument, value, str(error)) from None
+
+
+def _time(at: datetime | None) -> int | None:
+    if at is None:
+        return None
+    return int(at.astimezone(UTC).timestamp() * 1_000_000)

