@@ -89,7 +89,8 @@ class Run(Generic[Out]):
             ResultTimeout: it has not ended yet.
             RunNotFound: there is no such run.
         """
-        return await self._rf.result(self.id, timeout=timeout, workflow=self._workflow)
+        output: Out = await self._rf.result(self.id, timeout=timeout, workflow=self._workflow)
+        return output
 
     async def status(self) -> RunState:
         """State of the run now."""
@@ -182,7 +183,7 @@ class Client:
 
     @overload
     async def submit(
-        self, workflow: Workflow[In, Out] | Task[In, Out], input: In = ..., *, key: str | None = ..., priority: int = ...,
+        self, workflow: Workflow[In, Out] | Task[..., Any, Out], input: In = ..., *, key: str | None = ..., priority: int = ...,
         tags: Sequence[str] = ..., delay: Duration | None = ..., at: datetime | None = ..., timeout: Duration | None = ...,
         run_id: str | None = ..., metadata: Mapping[str, Any] | None = ...,
     ) -> Run[Out]: ...  # fmt: skip
@@ -210,11 +211,11 @@ class Client:
         Raises:
             WorkflowNotFound, InvalidInput, InvalidArgument, PayloadTooLarge, RunExists: nothing was written.
         """
-        runs = await self.submit_many(workflow, [Submission(input, **options)])
+        runs: list[Run[Any]] = await self.submit_many(workflow, [Submission(input, **options)])
         return runs[0]
 
     async def submit_many(
-        self, workflow: Workflow[In, Out] | Task[In, Out] | str, inputs: Iterable[In | Submission[In]]
+        self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, inputs: Iterable[In | Submission[In]]
     ) -> list[Run[Out]]:
         """Submit many runs of one workflow in one round trip for hundreds.
 

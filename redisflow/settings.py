@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -67,6 +67,11 @@ def format_duration(micros: float) -> str:
 Micros = Annotated[int, BeforeValidator(parse_duration)]
 
 
+def _span(text: str) -> Any:
+    """A default duration, read like one that a user gives."""
+    return Field(text, validate_default=True)
+
+
 class Settings(BaseSettings):
     """All settings; each is read from `REDISFLOW_<NAME>` where no argument gives it."""
 
@@ -78,23 +83,23 @@ class Settings(BaseSettings):
     """Prefix of every key; two namespaces on one server know nothing of each other."""
     partitions: int | None = Field(None, ge=1, le=1024)
     """Partitions of a namespace when it is created (default: 1 standalone, 16 on a Cluster); fixed from then on."""
-    stale_after: Micros = 30_000_000
+    stale_after: Micros = _span("30s")
     """A running step whose last heartbeat is longer ago than this is taken back from its worker."""
-    heartbeat_interval: Micros = 5_000_000
+    heartbeat_interval: Micros = _span("5s")
     """How often a worker renews its leases."""
-    reclaim_interval: Micros = 1_000_000
+    reclaim_interval: Micros = _span("1s")
     """How often the reclaimer looks."""
-    retention: Micros = 7 * 86_400_000_000
+    retention: Micros = _span("7d")
     """How long a finished run is kept."""
     concurrency: int = Field(100, ge=1, le=10_000)
     """Steps that one worker process runs at once."""
-    drain_timeout: Micros = 20_000_000
+    drain_timeout: Micros = _span("20s")
     """How long a stopping worker lets its steps finish before it gives them back."""
     max_payload_bytes: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576)
     """Largest input, output or checkpoint, as JSON text."""
-    retry_deadline: Micros = 120_000_000
+    retry_deadline: Micros = _span("2m")
     """How long a call rides out an unreachable, loading or read-only server before it gives up."""
-    step_removed_after: Micros = 3_600_000_000
+    step_removed_after: Micros = _span("1h")
     """How long a step whose code no worker has is handed back before it fails as `step-removed`."""
     home: Path = Path(".redisflow")
     """Folder of the embedded server and of the spool files."""

@@ -18,7 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from redisflow import client as asynchronous
 from redisflow.backend.types import CancelResult
@@ -74,7 +74,8 @@ class Run(Generic[Out]):
             RunFailed, RunCancelled: how it ended otherwise.
             ResultTimeout: it has not ended yet; it goes on.
         """
-        return self._rf.result(self.id, timeout=timeout, workflow=self._workflow)
+        output: Out = self._rf.result(self.id, timeout=timeout, workflow=self._workflow)
+        return output
 
     def status(self) -> RunState:
         """State of the run now."""
@@ -142,16 +143,16 @@ class Client:
                 self._thread, self._client = thread, client
             return self._thread, self._client
 
-    def submit(self, workflow: Workflow[In, Out] | Task[In, Out] | str, input: Any = None, **options: Any) -> Run[Out]:
+    def submit(self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, input: Any = None, **options: Any) -> Run[Out]:
         """Submit one run; arguments and errors as `redisflow.Client.submit`."""
         return self.submit_many(workflow, [Submission(input, **options)])[0]
 
     def submit_many(
-        self, workflow: Workflow[In, Out] | Task[In, Out] | str, inputs: Iterable[In | Submission[In]]
+        self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, inputs: Iterable[In | Submission[In]]
     ) -> list[Run[Out]]:
         """Submit many runs in one round trip for hundreds; as `redisflow.Client.submit_many`."""
         thread, client = self._opened()
-        runs = thread.call(client.submit_many(workflow, inputs))
+        runs: list[asynchronous.Run[Any]] = thread.call(client.submit_many(cast(Any, workflow), inputs))
         return [Run(run.id, run.is_new, self, run._workflow) for run in runs]
 
     def run(self, run_id: str) -> Run[Any]:

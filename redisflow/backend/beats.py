@@ -38,7 +38,7 @@ class BeatLine:
     def send(self, info: str, leases: list[Any]) -> None:
         """Send a beat without awaiting its answer."""
         if self._connection is None:
-            connection = self._client.connection_pool.make_connection()
+            connection: Any = self._client.connection_pool.make_connection()
             connection.connect()
             self._connection = connection
         self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
@@ -52,7 +52,8 @@ class BeatLine:
             reply = self._connection.read_response()
         if reply[0] != Reply.OK:
             raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")
-        return reply[2]  # type: ignore[no-any-return]
+        codes: list[int] = reply[2]
+        return codes
 
     def close(self) -> None:
         """Drop the connection; the next `send` makes a new one."""
@@ -65,10 +66,10 @@ def beat_all(lines: list[BeatLine], info: str, leases: list[list[Any]]) -> list[
     """One beat over all lines; None for a line that failed, which is logged and mended with the next beat."""
     sent: list[bool] = []
     for line, group in zip(lines, leases, strict=True):
-        sent.append(_guarded(line, lambda line=line, group=group: line.send(info, group)) is not _FAILED)  # type: ignore[misc]
+        sent.append(_guarded(line, lambda line=line, group=group: line.send(info, group)) is not _FAILED)
     codes: list[list[int] | None] = []
     for line, group, was_sent in zip(lines, leases, sent, strict=True):
-        answer = _guarded(line, lambda line=line, group=group: line.receive(info, group)) if was_sent else _FAILED  # type: ignore[misc]
+        answer = _guarded(line, lambda line=line, group=group: line.receive(info, group)) if was_sent else _FAILED
         codes.append(None if answer is _FAILED else answer)
     return codes
 

@@ -10,13 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
 from redisflow.backend.connection import Address
 
 Answer = Callable[[Any], None]
+
+
+def pack_command(*words: Any) -> bytes:
+    """A command as the protocol wants it; words are text, bytes or numbers."""
+    packed: bytes = hiredis.pack_command(words)
+    return packed
 
 
 class Channel(asyncio.Protocol):
@@ -36,7 +42,7 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (called by asyncio)."""
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse replies and give each to its callback, in the order of the calls (called by asyncio)."""
@@ -77,7 +83,7 @@ class Channel(asyncio.Protocol):
             else:
                 future.set_result(reply)
 
-        self.send(hiredis.pack_command(args), answer)
+        self.send(pack_command(*args), answer)
         return future
 
     def close(self) -> None:

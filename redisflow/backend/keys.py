@@ -18,6 +18,9 @@ from redisflow.model.errors import InvalidArgument
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _STEP_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100}){0,7}")
 _SLUG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+RUNNING_ANCHOR = "~" * 65
+"""A member of every `running` set that never leaves, at infinity. A sorted set with a member over 64 bytes is a skip list from the
+start; as a listpack it is searched from end to end by each ZADD, which cost 9 % of a step while fewer than 128 steps ran."""
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
-from redisflow.backend.channel import Channel, open_channel
+from redisflow.backend.channel import Channel, open_channel, pack_command
 from redisflow.backend.connection import Address, Backoff, Server
 
 log = logging.getLogger("redisflow.backend")
@@ -53,9 +53,10 @@ class Listener:
         if callback in callbacks:
             callbacks.remove(callback)
         if not callbacks and self._callbacks.pop(channel, None) is not None:
-            connection = self._connections.get(self._address_of.pop(channel, None))  # type: ignore[arg-type]
+            address = self._address_of.pop(channel, None)
+            connection = self._connections.get(address) if address else None
             if connection and not connection.closed:
-                connection.send(hiredis.pack_command(("SUNSUBSCRIBE", channel)), _ignore)
+                connection.send(pack_command("SUNSUBSCRIBE", channel), _ignore)
 
     async def drop(self, channel: str) -> None:
         """Stop calling anybody for a channel."""
@@ -83,7 +84,7 @@ class Listener:
             self._address_of[channel] = address
             confirmed = asyncio.get_running_loop().create_future()
             self._confirmations[channel] = confirmed
-            connection.send(hiredis.pack_command(("SSUBSCRIBE", channel)), _ignore)
+            connection.send(pack_command("SSUBSCRIBE", channel), _ignore)
             try:
                 async with asyncio.timeout(5):
                     await confirmed

@@ -18,7 +18,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
-from redisflow.backend.channel import Channel, open_channel
+from redisflow.backend.channel import Channel, open_channel, pack_command
 from redisflow.backend.connection import Backoff
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
@@ -135,11 +135,9 @@ class TurnLink:
         lane.seq += 1
         lane.outcomes, lane.slots = outcomes, slots
         asleep = 2 if woken and not slots else self.asleep
-        lane.packed = hiredis.pack_command(
-            (
-                *self._head, str(lane.number), str(lane.seq), str(len(slots)), self._queues,
-                b"".join([SLOTS[slot] for slot in slots]), self._body, str(asleep), *outcomes,
-            )
+        lane.packed = pack_command(
+            *self._head, str(lane.number), str(lane.seq), str(len(slots)), self._queues,
+            b"".join([SLOTS[slot] for slot in slots]), self._body, str(asleep), *outcomes,
         )  # fmt: skip
         self._transmit(lane)
 
@@ -176,7 +174,7 @@ class TurnLink:
     def _refused(self, lane: Lane, message: str) -> None:
         if message.startswith("NOSCRIPT"):
             assert self._channel is not None
-            self._channel.send(hiredis.pack_command(("SCRIPT", "LOAD", self._script.text)), lambda _: None)
+            self._channel.send(pack_command("SCRIPT", "LOAD", self._script.text), lambda _: None)
             self._transmit(lane)
         elif message.startswith(("MOVED", "ASK", "CLUSTERDOWN", "READONLY")):
             log.warning("turn: %s; connecting anew", message)

@@ -20,12 +20,13 @@ from typing import Any, Final
 
 import click
 
+from redisflow.backend.connection import redact
 from redisflow.backend.redis.inspect import workers
 from redisflow.cli.children import Child, stop_all
 from redisflow.cli.demo_board import Board
 from redisflow.cli.load import load_workflows
 from redisflow.cli.options import Options, open_client, pass_options, run_async, server_options
-from redisflow.cli.text import clean
+from redisflow.cli.text import clean, now_us
 from redisflow.client import Client, Run
 from redisflow.define import Workflow
 from redisflow.model.errors import RedisflowError, ServerUnavailable
@@ -176,7 +177,7 @@ class _Demo:
             return
         child.kill()
         await child.wait()
-        rescue.worker = name
+        rescue.worker, rescue.killed_at = name, now_us()
         rescue.lost = [
             step for step, row in self._board.rows.items() if row.status == "running" and row.worker == name
         ]
@@ -198,7 +199,7 @@ class _Demo:
                 f"rescued {step}: {rescue.worker} was killed, {rows[step].worker} began it again "
                 f"{format_duration(at - rescue.killed_at)} later"
             )
-        own = "" if self._options.url is None else f" --url {self._options.url}"
+        own = "" if self._options.url is None else f" --url '{redact(self._options.url)}'"
         command = f"redisflow --namespace {self._options.namespace}{own}"
         click.echo("\nLook further:")
         for what in (f"show {run.id}", f"events {run.id}", "runs", "doctor", f"verify {run.id}"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from redisflow.backend.keys import check_run_id
 from redisflow.cli.options import (
     Options,
     json_option,
@@ -64,7 +65,7 @@ async def _events(options: Options, run_id: str, follow: bool, types: frozenset[
             async for event in client.events(run_id):
                 tell(event.to_wire())
             return
-        history = await client.backend.load_wire_events(run_id)
+        history = await client.backend.load_wire_events(check_run_id(run_id))
     if not history:
         raise RunNotFound(run_id)
     for wire in history:

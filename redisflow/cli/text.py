@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_PIPE_WIDTH = 240
+_PIPE_WIDTH = 4_000
 
 STYLES: Final = {
     "pending": "dim", "scheduled": "cyan", "running": "yellow", "completed": "green", "failed": "bold red",

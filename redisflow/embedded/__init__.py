@@ -1,6 +1,6 @@
 """A real server for one folder: started by whoever needs it first, gone when nobody does.
 
-Three files of the folder decide everything, two of them by the kernel's `flock`, which no crash leaves behind:
+Three files of the folder decide everything, two by the kernel's `flock`, which no crash leaves behind:
 
 - `lock`: every user holds it shared. The watcher that finds nobody holding it takes it exclusively and ends
   the server; whoever comes meanwhile waits for that end and starts afresh.
@@ -8,7 +8,7 @@ Three files of the folder decide everything, two of them by the kernel's `flock`
   server as an open descriptor, so it is free exactly when both are dead. Starters serialise on it.
 - `socket`: the path of the unix socket, where the folder's own path is too long for one.
 
-`server.py` is the side of the users, `watcher.py` the process above the server, `program.py` finds the binary.
+`server.py` is the users' side, `watcher.py` the process above the server, `program.py` finds the binary.
 """
 
 from redisflow.embedded.server import EmbeddedServer, attach

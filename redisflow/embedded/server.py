@@ -1,7 +1,7 @@
 """The users' side of the embedded server: hold the shared lock, find the server, start it where none runs.
 
-The lock is taken before the first look: whoever holds it can trust that a server which answers stays. All after
-that is one loop that asks again until it gets an answer, and starts a watcher where `server.lock` shows that
+The lock is taken before the first look: whoever holds it can trust that a server which answers stays. The
+rest is one loop that asks again until it gets an answer, and starts a watcher where `server.lock` shows that
 neither a watcher nor a server lives. So a starter may die at any point: the next one goes on from there.
 """
 
@@ -38,9 +38,9 @@ _LOG_LIMIT: Final = 1 << 20
 class EmbeddedServer:
     """A hold on the server of a folder, which runs for as long as any process has one.
 
-    Got by `start` or `attach`, given back by `close`; a process that is killed gives it back as well. The hold
-    is this process's alone: a program that it executes does not inherit it and has to `attach` on its own. (A
-    child that is forked without an exec shares it until it ends.)
+    Got by `start` or `attach`, given back by `close`; a process that is killed gives it back as well. The
+    hold is this process's alone: a program that it executes does not inherit it and has to `attach` on its
+    own. (A child that is forked without an exec shares it until it ends.)
 
     Attributes:
         home: the folder.

@@ -1,6 +1,6 @@
 """The process above the server: ends it when nobody holds the shared lock, takes it along if killed.
 
-This file is run by its path, in isolated mode and without site-packages, so that it is up in some 20 ms and no
+This file is run by its path, in isolated mode and without site-packages: so it is up in some 20 ms, and no
 setting of the user's environment breaks it. Hence nothing but the standard library is imported here.
 
 It leaves its starter's session and family: a Ctrl-C there does not reach it, and nobody has to reap it.
@@ -123,7 +123,7 @@ def _is_same_file(path: Path, descriptor: int) -> bool:
 
 
 def _stop(server: int) -> None:
-    """End the server in order, which writes what is left of its command log; by force where that takes long."""
+    """End the server in order, which writes out its command log; by force where that takes long."""
     os.kill(server, signal.SIGTERM)
     deadline = time.monotonic() + STOP_PATIENCE
     while not _has_ended(server):

@@ -49,7 +49,7 @@ class Worker:
     """
 
     def __init__(
-        self, backend: Any, workflows: Iterable[Workflow[Any, Any] | Task[Any, Any]], *, concurrency: int | None = None,
+        self, backend: Any, workflows: Iterable[Workflow[Any, Any] | Task[..., Any, Any]], *, concurrency: int | None = None,
         queues: Sequence[str] | None = None, worker_id: str | None = None,
         resources: Mapping[Resource[Any], Any] | None = None,
     ) -> None:  # fmt: skip

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
-from redisflow.backend.connection import Client, Server
+from redisflow.backend.connection import Server
 from redisflow.backend.scripts import load_scripts
 from redisflow.backend.types import PlanInfo
 from redisflow.codec import decode_payload, unpack
@@ -45,7 +46,7 @@ class RedisCore:
         self._plan_numbers: dict[tuple[int, str], int] = {}
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Any:
         """The library's client, for reads."""
         return self.server.client
 
@@ -96,7 +97,7 @@ class RedisCore:
         found = self._plan_infos.get((partition, number))
         if found is None:
             key = self.partitions[partition].plan(number)
-            head, text = await self.server.retry(lambda: self.client.hmget(key, "meta", "json"))  # type: ignore[misc,arg-type]
+            head, text = await self.server.retry(lambda: self.client.hmget(key, "meta", "json"))
             if head is None:
                 return PlanInfo("", "unknown")
             fields = unpack(head)
@@ -111,7 +112,7 @@ class RedisCore:
     async def _check_server(self, deadline_us: int | None) -> None:
         client = self.client
         if self.server.clustered:
-            nodes = await self.server.retry(lambda: client.info(target_nodes="primaries"), deadline_us=deadline_us)  # type: ignore[call-arg]
+            nodes = await self.server.retry(lambda: client.info(target_nodes="primaries"), deadline_us=deadline_us)
             infos = list(nodes.values()) if nodes and all(isinstance(v, dict) for v in nodes.values()) else [nodes]
         else:
             infos = [await self.server.retry(lambda: client.info("everything"), deadline_us=deadline_us)]
@@ -126,8 +127,8 @@ class RedisCore:
             "suffixes": _suffixes(self.namespace, self.settings.partitions or (16 if self.server.clustered else 1)),
         }  # fmt: skip
         retry = self.server.retry
-        await retry(lambda: client.hsetnx(key, "record", json.dumps(record)))  # type: ignore[arg-type,return-value]
-        stored, ready = await retry(lambda: client.hmget(key, "record", "ready"))  # type: ignore[misc,arg-type]
+        await retry(lambda: client.hsetnx(key, "record", json.dumps(record)))
+        stored, ready = await retry(lambda: client.hmget(key, "record", "ready"))
         layout = json.loads(stored)
         if layout["schema"] != SCHEMA:
             raise ServerUnsuitable(
@@ -143,14 +144,15 @@ class RedisCore:
         partitions = [k.Keys(self.namespace, suffix) for suffix in layout["suffixes"]]
         for keys in partitions:
             if not ready:
-                await retry(lambda keys=keys: client.hsetnx(keys.meta, "epoch", layout["epoch"]))  # type: ignore[misc]
-            epoch = await retry(lambda keys=keys: client.hget(keys.meta, "epoch"))  # type: ignore[misc]
+                await retry(partial(client.zadd, keys.running, {k.RUNNING_ANCHOR: "+inf"}))
+                await retry(partial(client.hsetnx, keys.meta, "epoch", layout["epoch"]))
+            epoch = await retry(partial(client.hget, keys.meta, "epoch"))
             if epoch is None or epoch.decode() != layout["epoch"]:
                 raise NamespaceLost(f"{keys.meta} is missing or foreign: part of namespace {self.namespace!r} was lost")
-            if await retry(lambda keys=keys: client.exists(keys.never)):  # type: ignore[misc]
+            if await retry(partial(client.exists, keys.never)):
                 raise ServerUnsuitable(f"the key {keys.never} exists, which must never be: delete it")
         if not ready:
-            await retry(lambda: client.hset(key, "ready", 1))  # type: ignore[arg-type,return-value]
+            await retry(lambda: client.hset(key, "ready", 1))
         self.epoch, self.partitions = layout["epoch"], partitions
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
@@ -10,7 +11,7 @@ from redisflow.backend.redis.header import parse_header
 from redisflow.backend.redis.runs import Runs
 from redisflow.codec import compose_output, decode_event, decode_events
 from redisflow.model.errors import InvalidArgument, RunNotFound
-from redisflow.model.events import Event, parse_event
+from redisflow.model.events import AnyEvent, parse_event
 from redisflow.model.projections import project_step_state
 from redisflow.model.states import StepState
 
@@ -25,7 +26,7 @@ class Events(Runs):
         """Entries of a run's stream, page by page."""
         key, low = self.keys_of(k.check_run_id(run_id)).events(run_id), "-"
         while True:
-            page = await self.server.retry(lambda low=low: self.client.xrange(key, min=low, count=PAGE))  # type: ignore[misc]
+            page = await self.server.retry(partial(self.client.xrange, key, min=low, count=PAGE))
             for entry in page:
                 yield entry
             if len(page) < PAGE:
@@ -35,7 +36,7 @@ class Events(Runs):
     async def run_context(self, run_id: str) -> tuple[str, Callable[[int], str]] | None:
         """Slug of a run's workflow and its versions by plan number; None where there is no such run."""
         keys = self.keys_of(run_id)
-        header, slug = await self.server.retry(lambda: self.client.hmget(keys.run(run_id), "h", "w"))  # type: ignore[misc,arg-type]
+        header, slug = await self.server.retry(lambda: self.client.hmget(keys.run(run_id), "h", "w"))
         if header is None:
             return None
         number = parse_header(header).plan
@@ -55,7 +56,7 @@ class Events(Runs):
     async def load_events(
         self, workflow_slug: str, run_id: str, category: str | None = None, step_id: str | None = None,
         types: Iterable[str] | None = None,
-    ) -> list[Event]:  # fmt: skip
+    ) -> list[AnyEvent]:  # fmt: skip
         """Events of a run by time, then id.
 
         Args:
@@ -87,7 +88,7 @@ class Events(Runs):
 
     async def load_step_states(self, run_id: str) -> dict[str, StepState]:
         """State of every step that has events, by step id in order of first appearance."""
-        by_step: dict[str, list[Event]] = {}
+        by_step: dict[str, list[AnyEvent]] = {}
         for wire in await self.load_wire_events(run_id):
             if wire["category"] == "step":
                 by_step.setdefault(wire["stepId"], []).append(parse_event(wire))
@@ -101,7 +102,7 @@ class Events(Runs):
                 exported[wire["stepId"]] = wire["output"]
         return exported
 
-    async def follow(self, run_id: str, *, after: str = "0", block_ms: int = 1000) -> AsyncIterator[Event]:
+    async def follow(self, run_id: str, *, after: str = "0", block_ms: int = 1000) -> AsyncIterator[AnyEvent]:
         """Events of a run from its first (or after a stream id), live, until a terminal event of the run.
 
         Raises:

@@ -69,5 +69,8 @@ def parse_header(raw: bytes) -> Header:
 
 def parse_step(raw: bytes) -> StepField:
     """An `s:<step>` field."""
-    numbers = struct.unpack(">bHHIQQ", raw[4:-1])
-    return StepField(raw[:1].decode(), int.from_bytes(raw[1:4], "big"), *numbers, raw[-1:].decode())
+    level, failures, crashes, unmet, lease, ended = struct.unpack(">bHHIQQ", raw[4:-1])
+    attempt = int.from_bytes(raw[1:4], "big")
+    return StepField(
+        raw[:1].decode(), attempt, level, failures, crashes, unmet, lease, ended, raw[-1:].decode()
+    )

@@ -18,6 +18,7 @@ from redisflow.backend import keys as k
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.core import check_server
 from redisflow.backend.redis.events import TERMINAL
+from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.types import PlanInfo
 from redisflow.codec import decode_event, decode_payload
 from redisflow.model.errors import RedisflowError, ServerUnsuitable
@@ -121,11 +122,11 @@ async def _add_running(backend: RedisBackend, keys: k.Keys, found: dict[tuple[st
         for (_, step), (header, slug, state) in zip(members, await backend.server.retry(read), strict=True):
             if header is None or state is None:
                 continue  # it ended in between
-            number = int(header.split(b" ")[1])
+            number = parse_header(header).plan
             if number and number not in queues:
                 queues[number] = await _queues_of_plan(backend, keys.plan(number))
             queue = queues.get(number, {}).get(step, (slug or b"-").decode())
-            _depth(found, queue, int(state.split(b" ")[2])).running += 1
+            _depth(found, queue, parse_step(state).level).running += 1
 
 
 async def _pages(backend: RedisBackend, key: str) -> AsyncIterator[list[bytes]]:
@@ -172,7 +173,7 @@ async def plan_of_run(backend: RedisBackend, run_id: str) -> PlanInfo | None:
     """The plan that a run was submitted with; None where there is no such run, or it has no plan."""
     keys = backend.keys_of(k.check_run_id(run_id))
     header = await _ask(backend, "hget", keys.run(run_id), "h")
-    number = int(header.split(b" ")[1]) if header else 0
+    number = parse_header(header).plan if header else 0
     return await backend.plan_info(backend.partition(run_id), number) if number else None
 
 

@@ -22,7 +22,7 @@ class Registry(RedisCore):
             "plan": plan.model_dump(mode="json"),
         }  # fmt: skip
         key = k.workflows(self.namespace)
-        await self.server.retry(lambda: self.client.hset(key, plan.slug, json.dumps(record)))  # type: ignore[arg-type,return-value]
+        await self.server.retry(lambda: self.client.hset(key, plan.slug, json.dumps(record)))
 
     async def plan_number(self, plan: Plan, partition: int) -> int:
         """Number of a plan in a partition; it is registered there where it is not."""
@@ -39,17 +39,17 @@ class Registry(RedisCore):
         Raises:
             WorkflowNotFound: no workflow is registered under the slug.
         """
-        text = await self.server.retry(lambda: self.client.hget(k.workflows(self.namespace), slug))  # type: ignore[arg-type,return-value]
+        text = await self.server.retry(lambda: self.client.hget(k.workflows(self.namespace), slug))
         if text is None:
             raise WorkflowNotFound(slug, await self.workflow_slugs())
         return Plan.model_validate(json.loads(text)["plan"])
 
     async def workflow_slugs(self) -> list[str]:
         """Slugs of all registered workflows."""
-        found = await self.server.retry(lambda: self.client.hkeys(k.workflows(self.namespace)))  # type: ignore[arg-type,return-value]
+        found = await self.server.retry(lambda: self.client.hkeys(k.workflows(self.namespace)))
         return sorted(slug.decode() for slug in found)
 
     async def workflow_records(self) -> list[dict[str, Any]]:
         """All registered workflows: slug, name, version, location and plan."""
-        found = await self.server.retry(lambda: self.client.hvals(k.workflows(self.namespace)))  # type: ignore[arg-type,return-value]
+        found = await self.server.retry(lambda: self.client.hvals(k.workflows(self.namespace)))
         return sorted((json.loads(text) for text in found), key=lambda record: str(record["slug"]))

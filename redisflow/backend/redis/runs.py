@@ -94,7 +94,8 @@ class Runs(Registry):
                 pipe.hget(keys.run(run_id), "h")
                 pipe.hget(keys.run(run_id), "w")
                 pipe.xrange(keys.events(run_id), count=1)
-            return await pipe.execute()  # type: ignore[no-any-return]
+            found: list[Any] = await pipe.execute()
+            return found
 
         replies = await self.server.retry(read)
         states = []
@@ -140,7 +141,8 @@ class Runs(Registry):
                         else:
                             pipe.zcard(index)
                             pipe.zrange(index, 0, top, desc=True, withscores=True)
-            return await pipe.execute()  # type: ignore[no-any-return]
+            found: list[Any] = await pipe.execute()
+            return found
 
         replies = await self.server.retry(read) if slugs and limit != 0 else []
         if wanted:
