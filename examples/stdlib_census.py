@@ -3,8 +3,8 @@
     list_packages -> parse_0 ... parse_5 -> merge -> report
 
 The installed library is listed and cut into six groups of about the same size. Six steps read the syntax tree
-of every module of their group, side by side; their counts are merged and written down as a Markdown report. On
-a worker: `redisflow dev examples/stdlib_census.py`; without any server: `python examples/stdlib_census.py`.
+of every module of their group, side by side; their counts are merged and written down in Markdown. On a
+worker: `redisflow dev examples/stdlib_census.py`; without any server: `python examples/stdlib_census.py`.
 
 Every step may run again at any time: it only reads, or, in the case of the report, replaces the file whole.
 """
@@ -16,6 +16,7 @@ import asyncio
 import os
 import platform
 import sysconfig
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +29,9 @@ from redisflow import Retry, Skip, StepContext, Workflow
 GROUPS = 6
 TOP = 15
 NOT_LIBRARY = frozenset({"__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests"})
+
+# Python counts the depth of syntax trees in one place for all threads, and some versions then fail by chance
+_PARSER = threading.Lock()
 
 
 class CensusRequest(BaseModel):
@@ -182,7 +186,8 @@ def count_package(root: Path, package: Package) -> tuple[PackageCount, Counter[s
         count.modules += 1
         try:
             source = (root / file).read_bytes()
-            tree = ast.parse(source)
+            with _PARSER:
+                tree = ast.parse(source)
         except (OSError, SyntaxError, ValueError, RecursionError):
             count.unparsed += 1  # broken on purpose, or for another version of Python
             continue

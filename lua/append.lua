@@ -5,12 +5,29 @@
 -- ARGV epoch string
 -- ARGV request string
 -- ARGV events_from list         six each: run, type, step, envelope, payload, given id in µs or ''
--- RETURNS {OK, {event id} each} or {GONE, run}
+-- RETURNS {OK, {event id} each} or {GONE, run} or {REJECTED, why}
 -- EVENTS RunSubmitted WorkflowStarted WorkflowInputValidation WorkflowCompleted WorkflowFailed WorkflowCancelled WorkflowResumed WorkflowRetryStarted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepHeartbeat StepReclaimed StepCheckpoint StepCheckpointFailed LogEntry
 -- @include lib/open
 -- @include lib/commit
 -- @include lib/once
 local ids = {}
+
+-- the stream id for a given wire id: itself where it is above the run's last, else the next; false where it lies in the future
+local function place_given(run, given)
+  if given > now then
+    return false
+  end
+  if not run.last then
+    local entry = call('XREVRANGE', run.key .. ':events', '+', '-', 'COUNT', 1)[1]
+    local ms, seq = match(entry and entry[1] or '0-0', '^(%d+)-(%d+)$')
+    run.last = tonumber(ms) + tonumber(seq)
+  end
+  if given > run.last and run.seq == 0 then
+    run.last = given
+    return given
+  end
+end
+
 for i = events_from, #ARGV, 6 do
   local id, kind, name, envelope, payload = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local run = load_run(id, name)
@@ -23,16 +40,31 @@ for i = events_from, #ARGV, 6 do
     runs[#runs + 1] = run
   end
   local fields = cmsgpack.unpack(envelope)
-  local at, seq = emit(run, kind, name, envelope, payload)
+  local given, place = tonumber(ARGV[i + 5]), nil
+  if given then
+    place = place_given(run, given)
+    if place == false then
+      return { REJECTED, 'event id ' .. ARGV[i + 5] .. ' lies in the future' }
+    end
+  end
+  local at, seq, ms
+  if place then
+    emit(run, kind, name, envelope, payload)
+    run.given = run.given or {}
+    run.given[run.count - 3], run.seq = format('%d-0', place), 0
+    at, seq, ms = place, 0, place
+  else
+    at, seq = emit(run, kind, name, envelope, payload)
+    ms = now
+  end
   ids[#ids + 1] = format('%d', at)
   local reducer = apply[kind]
   if reducer then
-    reducer(run, name, fields.ts or at, fields, payload, now, seq)
+    reducer(run, name, fields.ts or at, fields, payload, ms, seq)
+    run.disordered = run.disordered or fields.ts -- a given time may lie before what was folded already
   end
-  if kind == 'RunSubmitted' then
-    for _, tag in ipairs(fields.tg or {}) do
-      gather(adds, prefix .. 'runs:' .. slug_of(run) .. ':tag:' .. tag, run.created, id)
-    end
+  if kind == 'StepFailed' then
+    note_failure(run, fields.ts or at, ms, seq)
   end
 end
 local answer = keep({ OK, ids })

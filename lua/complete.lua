@@ -11,7 +11,7 @@
 -- ARGV payload string           output, or the packed error
 -- ARGV how string               '' 
 -- RETURNS {code or {CONFLICT, kind}, now}
--- EVENTS StepCompleted StepScheduled StepSkipped WorkflowCompleted WorkflowFailed
+-- EVENTS StepCompleted StepScheduled WorkflowCompleted WorkflowFailed
 -- @include lib/open
 -- @include lib/outcome
 -- @include lib/commit

@@ -4,12 +4,14 @@
 -- KEYS never string
 -- ARGV epoch string
 -- ARGV run_id string
--- RETURNS {OK | GONE | NOT_ENDED | MORE}; MORE: members of the run are still being taken away, call again
+-- RETURNS {OK, hash of an idempotency key to forget in another partition, or ''} or {GONE | NOT_ENDED | MORE}; MORE: call again
 -- @include lib/open
 -- @include lib/commit
 -- @include lib/expand
 local run = load_run(run_id, '')
 if not run then
+  gather(removes, prefix .. 'ended', run_id) -- left where an earlier delete could not be written whole
+  commit()
   return { GONE }
 elseif LIVE[run.status] then
   return { NOT_ENDED }
@@ -18,34 +20,47 @@ elseif call('ZSCORE', prefix .. 'expand', run_id) then
   commit()
   return { MORE }
 end
+local stream = run.key .. ':events'
 local index = prefix .. 'runs:' .. slug_of(run) .. ':'
-gather(removes, index .. STATUS[run.status], run_id)
-gather(removes, prefix .. 'ended', run_id)
-gather(removes, prefix .. 'waiters', run_id)
-local stream, from = run.key .. ':events', '-'
-repeat -- the submission is nearly always the first entry
-  local page = call('XRANGE', stream, from, '+', 'COUNT', 10)
-  local submitted
-  for _, entry in ipairs(page) do
-    from = '(' .. entry[1]
-    if entry[2][2] == 'RunSubmitted' then
-      submitted = cmsgpack.unpack(entry[2][6])
-      break
+local elsewhere = ''
+local last_page = 5000 -- entries looked through by one call; a longer stream goes page by page, its oldest entries first
+
+local function drop_submission(entry)
+  local submitted = cmsgpack.unpack(entry[2][6])
+  for _, tag in ipairs(submitted.tg or {}) do
+    gather(removes, index .. 'tag:' .. tag, run_id)
+  end
+  if submitted.ix then
+    elsewhere = submitted.ih
+  elseif submitted.ih then
+    local key = prefix .. 'idempotency:' .. submitted.ih
+    if call('GET', key) == run_id then
+      extra_writes[#extra_writes + 1] = { 'DEL', key }
     end
   end
-  if submitted then
-    for _, tag in ipairs(submitted.tg or {}) do
-      gather(removes, index .. 'tag:' .. tag, run_id)
-    end
-    if submitted.ik then
-      local key = prefix .. 'idempotency:' .. (submitted.ih or '')
-      if call('GET', key) == run_id then
-        extra_writes[#extra_writes + 1] = { 'DEL', key }
-      end
-    end
+end
+
+local has_failures = call('HEXISTS', run.key, 'e') == 1
+local page = call('XRANGE', stream, '-', '+', 'COUNT', has_failures and last_page or 10)
+for _, entry in ipairs(page) do
+  local kind = entry[2][2]
+  if kind == 'RunSubmitted' then -- nearly always the first
+    drop_submission(entry)
+  elseif kind == 'StepFailed' then
+    gather(removes, prefix .. 'failures', run_id .. '|' .. entry[1])
   end
-until submitted or #page < 10
-extra_writes[#extra_writes + 1] = { 'UNLINK', stream, run.key }
+end
 runs = {}
-commit()
-return { OK }
+if has_failures and #page == last_page and elsewhere == '' then
+  extra_writes[#extra_writes + 1] = { 'XTRIM', stream, 'MINID', '=', page[#page][1] }
+  extra_writes[#extra_writes + 1] = { 'XDEL', stream, page[#page][1] }
+  commit()
+  return { MORE }
+end
+gather(removes, index .. STATUS[run.status], run_id)
+gather(removes, prefix .. 'waiters', run_id)
+-- retention finds the run by `ended`, so that goes last, and only when all else is gone
+if not commit() or not write(nil, 'UNLINK', stream, run.key) or not write(nil, 'ZREM', prefix .. 'ended', run_id) then
+  return { MORE }
+end
+return { OK, elsewhere }

@@ -5,7 +5,7 @@
 -- ARGV epoch string
 -- ARGV request string
 -- ARGV runs_from list           three a run: id, RunSubmitted envelope, input
--- RETURNS {OK, {code or {EXISTS, run id}} a run}
+-- RETURNS {OK, {code or {EXISTS, run id[, 1 in another partition]} or {REJECTED, why}} a run}
 -- EVENTS RunSubmitted StepScheduled
 -- @include lib/open
 -- @include lib/advance
@@ -29,47 +29,52 @@ local function submit_run(id, d, envelope, input, k)
     scheduled(run, roots[i], s, 1, run.available)
   end
   run.expand = run.plan.fan
-  local index = prefix .. 'runs:' .. slug_of(run) .. ':tag:'
-  for _, tag in ipairs(d.tg or {}) do
-    gather(adds, index .. tag, run.created, id)
-  end
+  return run
 end
 
--- the run that an idempotency key stands for, and whether it exists
+-- the run that an idempotency key stands for, and whether it exists; >id names one of another partition
 local function run_of_key(key)
   local first = key and call('GET', key)
   return first, first and (runs[first] or call('EXISTS', prefix .. 'run:' .. first) == 1)
 end
 
 local replies, k = {}, 0
-local keyed = {}
+local keyed, made = {}, {}
 for i = runs_from, #ARGV, 3 do
   local id, envelope, input = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local d = cmsgpack.unpack(envelope)
   if not plan_of(d.pl) then
     return { NO_PLAN, d.pl }
   end
-  local key = d.ih and prefix .. 'idempotency:' .. d.ih
+  local key = d.ih and not d.ix and prefix .. 'idempotency:' .. d.ih -- ix: the record is in another partition
   local first, exists = keyed[key or ''], true
   if not first then
     first, exists = run_of_key(key)
   end
-  if first and exists then
+  if first and sub(first, 1, 1) == '>' then
+    replies[#replies + 1] = { EXISTS, sub(first, 2), 1 }
+  elseif first and exists then
     replies[#replies + 1] = { EXISTS, first }
   elseif not first and (runs[id] or call('EXISTS', prefix .. 'run:' .. id) == 1) then
     replies[#replies + 1] = DUPLICATE
   else
     id = first or id -- a record without its run: a crash left it missing
-    submit_run(id, d, envelope, input, k)
+    local run = submit_run(id, d, envelope, input, k)
     if key then
       keyed[key] = id
-      extra_writes[#extra_writes + 1] = { 'SET', key, id }
     end
     k = k + 1
     replies[#replies + 1] = first and { OK, first } or OK
+    made[#replies] = run
   end
 end
 local answer = keep({ OK, replies })
-commit()
+commit(function()
+  for index, run in pairs(made) do
+    if run.dropped then
+      replies[index] = { REJECTED, tostring(run.dropped) }
+    end
+  end
+end)
 notify()
 return answer

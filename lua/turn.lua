@@ -130,12 +130,12 @@ local sleeping = 0
 if #kept < want then
   sleeping = 1
   for queue in pairs(serves) do
-    call('ZADD', prefix .. 'sleepers:' .. queue, now, worker)
-    call('EXPIRE', prefix .. 'sleepers:' .. queue, 60)
+    pcall_write('ZADD', prefix .. 'sleepers:' .. queue, now, worker)
+    pcall_write('EXPIRE', prefix .. 'sleepers:' .. queue, 60)
   end
 elseif asleep > 0 then
   for queue in pairs(serves) do
-    call('ZREM', prefix .. 'sleepers:' .. queue, worker)
+    pcall_write('ZREM', prefix .. 'sleepers:' .. queue, worker)
   end
 end
 for queue in pairs(serves) do

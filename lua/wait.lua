@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- wait: someone waits for these runs; answers the status letter of each, '' where there is none
 -- KEYS meta hash
 -- KEYS never string

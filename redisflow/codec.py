@@ -101,7 +101,7 @@ _REASON_NAMES = {code: name for name, code in _REASONS.items()}
 _HASHES = ("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash")
 _OUTER = frozenset({"eventId", "timestampUs", "workflowSlug", "runId", "category", "stepId", "type"})
 # Fields of our own: pl plan number, wf slug where there is no plan, dl delay in µs, ts given time, sv saved (no transition of the
-# engine), ih hash of the idempotency key, un first release for lack of code.
+# engine), ih hash of the idempotency key (ix: whose record is in another partition), un first release for lack of code.
 
 STEP_EVENT = "step"
 WORKFLOW_EVENT = "workflow"
@@ -173,7 +173,7 @@ def decode_event(
         wire["stepId"] = step
     delay = fields.pop("dl", None)
     plan_number = fields.pop("pl", None)
-    for own in ("wf", "sv", "ih", "un"):
+    for own in ("wf", "sv", "ih", "ix", "un"):
         fields.pop(own, None)
     for code, value in fields.items():
         wire[_NAMES.get(code, code)] = value

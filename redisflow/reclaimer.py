@@ -15,7 +15,7 @@ import socket
 from typing import Any
 
 from redisflow.backend.redis import RedisBackend
-from redisflow.model.errors import RedisflowError, ServerUnavailable
+from redisflow.model.errors import NamespaceLost, RedisflowError, ServerUnavailable
 
 log = logging.getLogger("redisflow.reclaimer")
 
@@ -34,7 +34,11 @@ class Reclaimer:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Rounds until `stop` is called; passing faults are ridden out."""
+        """Rounds until `stop` is called; passing faults are ridden out.
+
+        Raises:
+            NamespaceLost: the server was flushed or replaced.
+        """
         settings = self._backend.settings
         log.info(
             "reclaimer %s: stale after %.1f s, a round every %.1f s",
@@ -62,7 +66,7 @@ class Reclaimer:
         rounds = [self._round(partition) for partition in range(len(backend.partitions))]
         more = False
         for outcome in await asyncio.gather(*rounds, return_exceptions=True):
-            if isinstance(outcome, RedisflowError):
+            if isinstance(outcome, RedisflowError) and not isinstance(outcome, NamespaceLost):
                 log.warning("a partition could not be looked after: %s", outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome

@@ -18,7 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
 from redisflow import client as asynchronous
 from redisflow.backend.types import CancelResult
@@ -33,11 +33,13 @@ Out = TypeVar("Out")
 T = TypeVar("T")
 
 
+_inherited: list[object] = []  # after a fork: the parent's, kept from the collector, which would close what is the parent's
+
+
 class _LoopThread:
     """An event loop in a daemon thread of this process."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="redisflow-sync", daemon=True)
         self.thread.start()
@@ -100,6 +102,7 @@ class Client:
 
     def __init__(self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None) -> None:
         self._arguments: dict[str, Any] = {"url": url, "namespace": namespace, "settings": settings}
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._thread: _LoopThread | None = None
         self._client: asynchronous.Client | None = None
@@ -111,10 +114,11 @@ class Client:
 
     def close(self) -> None:
         """Release every connection and end the background thread."""
+        self._leave_to_parent()
         with self._lock:
             thread, client = self._thread, self._client
             self._thread = self._client = None
-        if thread is not None and thread.pid == os.getpid():
+        if thread is not None:
             if client is not None:
                 thread.call(client.close())
             thread.close()
@@ -128,9 +132,7 @@ class Client:
         self.close()
 
     def _opened(self) -> tuple[_LoopThread, asynchronous.Client]:
-        if self._thread is not None and self._thread.pid != os.getpid():
-            # a fork: thread and sockets belong to the parent, and so does whoever held the lock
-            self._lock, self._thread, self._client = threading.Lock(), None, None
+        self._leave_to_parent()
         with self._lock:
             if self._thread is None or self._client is None:
                 thread = _LoopThread()
@@ -143,6 +145,13 @@ class Client:
                 self._thread, self._client = thread, client
             return self._thread, self._client
 
+    def _leave_to_parent(self) -> None:
+        """After a fork thread and sockets belong to the parent, and so does whoever held the lock."""
+        if self._pid != os.getpid():
+            # dropped, they would close themselves, and the event loop's epoll object is one with the parent's
+            _inherited.append((self._thread, self._client))
+            self._pid, self._lock, self._thread, self._client = os.getpid(), threading.Lock(), None, None
+
     def submit(self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, input: Any = None, **options: Any) -> Run[Out]:
         """Submit one run; arguments and errors as `redisflow.Client.submit`."""
         return self.submit_many(workflow, [Submission(input, **options)])[0]
@@ -152,7 +161,8 @@ class Client:
     ) -> list[Run[Out]]:
         """Submit many runs in one round trip for hundreds; as `redisflow.Client.submit_many`."""
         thread, client = self._opened()
-        runs: list[asynchronous.Run[Any]] = thread.call(client.submit_many(cast(Any, workflow), inputs))
+        submit: Any = client.submit_many
+        runs: list[asynchronous.Run[Any]] = thread.call(submit(workflow, inputs))
         return [Run(run.id, run.is_new, self, run._workflow) for run in runs]
 
     def run(self, run_id: str) -> Run[Any]:

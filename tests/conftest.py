@@ -124,12 +124,10 @@ def server() -> Iterator[TestServer]:
 @pytest.fixture(scope="session")
 def cluster_server() -> Iterator[TestServer]:
     """A Cluster of one node that owns every slot."""
-    running = TestServer("--cluster-enabled", "yes", tcp=True)
+    running = TestServer("--cluster-enabled", "yes", "--cluster-port", str(free_port()), tcp=True)
     client = running.client()
     client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), 10) if isinstance(
-        client.execute_command("CLUSTER", "INFO"), bytes
-    ) else until(lambda: client.execute_command("CLUSTER", "INFO").get("cluster_state") == "ok", 10)
+    until(lambda: "ok" in str(client.cluster("info").get("cluster_state")), 20)
     client.close()
     yield running
     running.close()
@@ -145,9 +143,11 @@ async def backend(settings: Settings) -> AsyncIterator[RedisBackend]:
     """An opened backend on a fresh namespace; at the end the keys must be what the streams imply."""
     opened = RedisBackend(settings)
     await opened.initialize()
-    yield opened
-    await assert_consistent(opened)
-    await opened.close()
+    try:
+        yield opened
+        await assert_consistent(opened)
+    finally:
+        await opened.close()
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def assert_consistent(backend: RedisBackend) -> None:
 
 async def assert_known_keys(backend: RedisBackend) -> None:
     """Every key belongs to a run or a registry, or has a TTL."""
-    registries = {"meta", "levels", "running", "deadlines", "ended", "expand", "plans", "workers"}
+    registries = {"meta", "levels", "running", "deadlines", "ended", "expand", "failures", "plans", "workers"}
     groups = ("run:", "scheduled:", "runs:", "plan:", "idempotency:", "stats:", "errors:", "error:")
     for keys in backend.partitions:
         async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000):

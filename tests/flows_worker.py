@@ -1,4 +1,4 @@
-"""Workflows that worker processes of the tests run: `python tests/flows_worker.py` serves them until it is told to stop.
+"""Workflows for worker processes: `python tests/flows_worker.py` serves them until it is told to stop.
 
 The server and all thresholds come from the environment, as for any worker.
 """

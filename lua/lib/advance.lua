@@ -108,8 +108,12 @@ local function advance(run, name)
         local other = run.steps[dependent]
         if other.status ~= 'p' then -- it ran before: nothing follows from this end
         elseif s.status == 'k' and sub(planned.edges, k, k) == 'r' then
-          cascade(run, dependent, from)
-          ended[#ended + 1] = dependent
+          if #ended <= FAN_OUT then
+            cascade(run, dependent, from)
+            ended[#ended + 1] = dependent
+          else
+            run.expand = true
+          end
         elseif other.unmet == 0 then
           if (run.fanned or 0) < FAN_OUT then
             schedule_ready(run, dependent)

@@ -110,6 +110,7 @@ local function submitted(run, d, at, payload, ms, seq)
   run.open = run.open + (run.plan and run.plan.n or 0)
   run.priority, run.created = d.p or 0, at
   run.available = d.v or at + (d.dl or 0)
+  run.tags, run.key_hash = d.tg, not d.ix and d.ih
   if d.tm then
     run.timeout = d.tm
     run.deadline = run.available + d.tm

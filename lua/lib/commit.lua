@@ -6,6 +6,8 @@ local STATUS = { p = 'pending', r = 'running', c = 'completed', f = 'failed', x 
 local adds, removes, level_of = {}, {}, {}
 local counts, soonest = {}, {} -- of each queue: steps that became due, and the earliest time of what was scheduled
 local ended_runs, extra_writes = {}, {}
+local records = {} -- idempotency records to set
+local kept_key, kept_answer -- of lib/once: the reply for a repeat of this call
 local running_key, ended_key = prefix .. 'running', prefix .. 'ended'
 local index_keys, queue_keys = {}, {}
 local write_errors
@@ -107,8 +109,18 @@ local function diff_run(run)
   elseif live and was_status and not was_live then
     gather(removes, ended_key, run.id)
   end
+  for _, tag in ipairs(run.tags or {}) do
+    gather(adds, prefix .. 'runs:' .. slug_of(run) .. ':tag:' .. tag, score_text(run.created), run.id)
+  end
+  if run.key_hash then
+    records[prefix .. 'idempotency:' .. run.key_hash] = run.id
+  end
   if run.expand then
     gather(adds, prefix .. 'expand', 0, run.id)
+  end
+  local failures = run.failures
+  for i = 1, failures and #failures or 0, 2 do
+    gather(adds, prefix .. 'failures', score_text(failures[i]), failures[i + 1])
   end
   local stopped = was_live and not live
   for name, s in pairs(run.steps) do
@@ -155,13 +167,16 @@ local function write_run(run)
   end
   local events = run.events
   for i = 1, run.count, 4 do
-    local reply = pcall_write('XADD', stream, id, 'type', events[i], 'step', events[i + 1], 'data', events[i + 2],
+    local reply = pcall_write('XADD', stream, run.given and run.given[i] or id, 'type', events[i], 'step', events[i + 1], 'data', events[i + 2],
       'payload', events[i + 3])
     if failed_write(run, reply) then
-      run.expand = true -- what should have followed may be missing: the round over `expand` takes it on
       return
     end
     id = next_id
+  end
+  if run.disordered and not pcall(refold, run) then
+    write_errors = write_errors or {}
+    write_errors[run] = 'refold'
   end
   write_hash(run)
 end
@@ -185,7 +200,53 @@ local function write_sets()
       write(nil, 'ZREM', prefix .. 'levels', member)
     end
   end
-  adds, removes, level_of, queue_keys = {}, {}, {}, {}
+  for key, id in pairs(records) do
+    write(nil, 'SET', key, id)
+  end
+  adds, removes, level_of, queue_keys, records = {}, {}, {}, {}, {}
+end
+
+-- every place that a run may have by what the tables now say, to be taken away before its true places are added
+local function withdraw(run)
+  local slug = slug_of(run)
+  for name, s in pairs(run.steps) do
+    local queue, member = queue_of(run, name), run.id .. '|' .. name
+    gather(removes, touch_queue(queue, s.level), member)
+    if s.was_level ~= s.level then
+      gather(removes, touch_queue(queue, s.was_level), member)
+    end
+    if s.status ~= 'r' or not LIVE[run.status] then -- its score, the last heartbeat, is no fold: it stays
+      gather(removes, running_key, member)
+    end
+  end
+  for letter in pairs(STATUS) do
+    gather(removes, index_key(slug, letter), run.id)
+  end
+  for _, tag in ipairs(run.tags or {}) do
+    gather(removes, prefix .. 'runs:' .. slug .. ':tag:' .. tag, run.id)
+  end
+  gather(removes, ended_key, run.id)
+  gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
+  gather(removes, prefix .. 'expand', run.id)
+end
+
+-- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair
+local function restate(run)
+  withdraw(run)
+  refold(run)
+  if run.status == '-' then -- a new run whose first event could not be written: it does not exist
+    run.dropped = 'its first event could not be written'
+    return
+  end
+  withdraw(run)
+  for _, s in pairs(run.steps) do
+    s.was, s.dirty = '-', true
+  end
+  run.was_status = false
+  run.expand = LIVE[run.status] and true or nil -- what is ready and not scheduled is looked for again, and an end that is missing
+  diff_run(run)
+  write(run, 'DEL', run.key)
+  write_hash(run)
 end
 
 local function mend()
@@ -193,35 +254,30 @@ local function mend()
   write_errors = nil
   for _, run in ipairs(runs) do
     if not run.dropped and (broken[run] or broken.all) then
-      refold(run)
-      write_hash(run)
-      diff_run(run)
+      restate(run)
     end
   end
   write_sets()
-  if write_errors then
-    local _, why = next(write_errors)
-    redis.log(redis.LOG_WARNING, 'redisflow: a transition could not be written whole, run `redisflow verify --repair`: ' .. why)
-  end
 end
 
-local function commit()
+-- settle, where given, sees what could not be written before the reply is kept
+local function commit(settle)
   local high = now
+  for _, run in ipairs(runs) do -- still reads: what a diff needs to know of a plan
+    if not run.dropped and (run.count > 0 or run.touched) then
+      diff_run(run)
+      high = math.max(high, now + run.seq - 1)
+    end
+  end
   for _, run in ipairs(runs) do
     if not run.dropped and run.count > 0 then
       write_run(run)
-      diff_run(run)
-      high = math.max(high, now + run.seq - 1)
-    elseif run.touched or run.rewritten then
-      if run.rewritten then
-        write_hash(run)
-      end
-      diff_run(run)
     end
   end
   write_sets()
-  if write_errors then
-    mend()
+  local clean = not write_errors
+  if write_errors and (not pcall(mend) or write_errors) then
+    redis.log(redis.LOG_WARNING, 'redisflow: a transition could not be written whole, run `redisflow verify --repair`')
   end
   if skew_moved then
     write(nil, 'HSET', meta, 'clock', high, 'skew', skew, 'skewed', now)
@@ -231,4 +287,11 @@ local function commit()
   for _, command in ipairs(extra_writes) do
     write(nil, unpack(command))
   end
+  if settle then
+    settle()
+  end
+  if kept_key then
+    write(nil, 'SET', kept_key, cmsgpack.pack(kept_answer), 'PX', 900000)
+  end
+  return clean
 end

@@ -11,3 +11,15 @@ local function emit(run, kind, name, data, payload)
   run.count, run.seq = n + 4, seq + 1
   return now + seq, seq
 end
+
+-- a StepFailed stands in the index of failures too, by its time
+local function note_failure(run, at, ms, seq)
+  local list = run.failures
+  if not list then
+    list = {}
+    run.failures = list
+    set_field(run, 'e', '1')
+  end
+  list[#list + 1] = at
+  list[#list + 1] = format('%s|%d-%d', run.id, ms, seq)
+end

@@ -4,13 +4,32 @@
 local EXPAND_CHUNKS = 4
 local expanding -- the run in hand, for the caller to drop should it raise
 
+-- a dependency that the step cannot do without was skipped, and the cascade did not reach it
+local function skipped_need(run, name)
+  local planned = plan_step(run.plan, name)
+  if planned then
+    load_steps(run, planned.deps)
+    for i, dependency in ipairs(planned.deps) do
+      if sub(planned.kinds, i, i) == 'r' and run.steps[dependency].status == 'k' then
+        return dependency
+      end
+    end
+  end
+end
+
 local function expand_chunk(run, names)
   load_steps(run, names)
   for _, name in ipairs(names) do
     local s = run.steps[name]
     if LIVE[run.status] and s.status == 'p' and s.unmet == 0 then
       schedule(run, name, s.attempt > 0 and 'r' or (plan_step(run.plan, name) or { deps = {} }).deps[1] and 'd' or 'i',
-        s.attempt + 1, run.wait and math.max(0, run.wait - now) or 0)
+        s.attempt + 1, run.wait and math.max(0, run.wait - now - run.seq) or 0)
+    elseif LIVE[run.status] and s.status == 'p' then
+      local from = skipped_need(run, name)
+      if from then
+        cascade(run, name, from)
+        advance(run, name)
+      end
     elseif not LIVE[run.status] and (s.status == 's' or s.status == 'r') then
       local member = run.id .. '|' .. name
       if s.status == 's' then
@@ -36,7 +55,7 @@ local function expand_next()
     end
     return
   end
-  if chunk == 0 and LIVE[run.status] then
+  if LIVE[run.status] then -- roots of a delayed run wait as long as it does
     local first = call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
     local d = first and first[2][6] ~= '' and cmsgpack.unpack(first[2][6]) or {}
     run.wait = d.v or (d.dl and run.created + d.dl) or nil

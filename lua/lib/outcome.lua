@@ -31,9 +31,10 @@ end
 
 local function fail_terminally(run, name, data, error_text, reason, more, more_pairs)
   run.failure = not run.failed and { step = name, error = error_text, reason = reason } or run.failure
-  local _, seq = emit(run, 'StepFailed', name,
+  local at, seq = emit(run, 'StepFailed', name,
     widen(data, 2 + (more or 0), '\161t\195' .. pair('f', reason) .. (more_pairs or '')))
   failed(run, name, run.steps[name], reason, true, now, seq)
+  note_failure(run, at, now, seq)
   conclude(run)
 end
 
@@ -50,9 +51,10 @@ local function retry_step(run, name, data, error_text, reason, tiers, delay)
   local index, within = tier_of(tiers, s.failures + 1)
   local next_index, next_within = tier_of(tiers, s.failures + 2)
   local more, more_pairs = policy_pairs(tiers, index, within)
-  emit(run, 'StepFailed', name, widen(data, 3 + more, '\161t\194' .. pair('f', reason)
+  local at, seq = emit(run, 'StepFailed', name, widen(data, 3 + more, '\161t\194' .. pair('f', reason)
     .. pair('nr', now + run.seq + 2 + delay) .. more_pairs))
   failed(run, name, s, reason, false)
+  note_failure(run, at, now, seq)
   local retry_pairs = pair('a', attempt) .. pair('na', attempt + 1) .. '\161e' .. error_text
     .. pair('mr', total_attempts(tiers) - 1)
   if #tiers > 1 then

@@ -36,7 +36,7 @@ local function refold(run)
       run[key] = fresh[key]
     end
   end
-  run.submitted, run.deadline, run.slug = nil, nil, nil
+  run.submitted, run.deadline, run.slug, run.set, run.failures = nil, nil, nil, nil, nil
   local events = stream_events(run)
   for _, event in ipairs(events) do -- the submission stands first whatever its time, since it names the plan
     if event[1] == 'RunSubmitted' then
@@ -53,6 +53,9 @@ local function refold(run)
     local reducer = apply[event[1]]
     if reducer then
       reducer(run, unpack(event, 2))
+    end
+    if event[1] == 'StepFailed' then
+      note_failure(run, event[3], event[6], event[7])
     end
   end
 end

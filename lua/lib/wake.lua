@@ -1,4 +1,5 @@
--- Wake-ups, after commit: hints to workers that have nothing to do and to clients that wait. The claim is the truth.
+-- Wake-ups, after commit: hints to workers that have nothing to do and to clients that wait. The claim is the truth, so an error here
+-- must not turn a committed transition into a failed call.
 local function wake(queue, count)
   local key = prefix .. 'sleepers:' .. queue
   local popped = pcall_write('ZPOPMAX', key, count)
@@ -14,7 +15,7 @@ local function tell_stopped(run)
   for name, s in pairs(run.steps) do
     if s.was == 'r' and s.lease ~= 0 then
       local lease = format('%d', s.lease)
-      for _, entry in ipairs(call('XRANGE', run.key .. ':events', lease, lease)) do
+      for _, entry in ipairs(pcall_write('XRANGE', run.key .. ':events', lease, lease)) do
         local f = entry[2]
         if f[2] == 'StepStarted' and f[4] == name then
           local worker = cmsgpack.unpack(f[6]).wi
@@ -34,8 +35,9 @@ local function notify()
       tell_stopped(run)
     end
   end
-  if #ended_runs > 0 and call('ZCARD', prefix .. 'waiters') > 0 then
-    local scores = call('ZMSCORE', prefix .. 'waiters', unpack(ended_runs))
+  local waiting = #ended_runs > 0 and pcall_write('ZCARD', prefix .. 'waiters')
+  if type(waiting) == 'number' and waiting > 0 then
+    local scores = pcall_write('ZMSCORE', prefix .. 'waiters', unpack(ended_runs))
     for i, id in ipairs(ended_runs) do
       if scores[i] then
         pcall_write('SPUBLISH', prefix .. 'done', id)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from redisflow.backend.connection import Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
+from redisflow.model.errors import RedisflowError
 
 log = logging.getLogger("redisflow.worker")
 
@@ -30,17 +30,24 @@ class BeatLine:
         self._script = backend.scripts["heartbeat"]
         keys = backend.partitions[partition]
         self._head = (2, keys.meta, keys.never, backend.epoch, worker)
-        self._client: Redis = backend.server.blocking_client(address)
-        self._client.connection_pool.connection_kwargs["socket_timeout"] = timeout
-        self._client.connection_pool.connection_kwargs["socket_connect_timeout"] = timeout
-        self._connection: Any = None
+        self._key = keys.meta
+        self._server = backend.server
+        self._timeout = timeout
+        self._address = address
+        self._connection = self._make(address)
+
+    def _make(self, address: Address) -> Any:
+        pool = self._server.blocking_client(address).connection_pool
+        pool.connection_kwargs.update(socket_timeout=self._timeout, socket_connect_timeout=self._timeout)
+        return pool.make_connection()
 
     def send(self, info: str, leases: list[Any]) -> None:
         """Send a beat without awaiting its answer."""
-        if self._connection is None:
-            connection: Any = self._client.connection_pool.make_connection()
-            connection.connect()
-            self._connection = connection
+        if not self._connection.is_connected:
+            address = self._server.locate(self._key)
+            if address != self._address:  # the partition has moved to another node
+                self._address, self._connection = address, self._make(address)
+            self._connection.connect()
         self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
 
     def receive(self, info: str, leases: list[Any]) -> list[int]:
@@ -56,10 +63,8 @@ class BeatLine:
         return codes
 
     def close(self) -> None:
-        """Drop the connection; the next `send` makes a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
+        """Drop the connection; the next `send` opens it anew."""
+        self._connection.disconnect()
 
 
 def beat_all(lines: list[BeatLine], info: str, leases: list[list[Any]]) -> list[list[int] | None]:
@@ -80,7 +85,7 @@ _FAILED: Any = object()
 def _guarded(line: BeatLine, call: Any) -> Any:
     try:
         return call()
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, RedisflowError) as error:
         log.warning("heartbeat not delivered: %s", error)
         line.close()
         return _FAILED

@@ -36,6 +36,7 @@ class Channel(asyncio.Protocol):
         self.on_push: Answer | None = None
         self._reader = hiredis.Reader()
         self._waiting: deque[Answer] = deque()
+        self._calls: list[asyncio.Future[Any]] = []
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self.closed = False
@@ -61,6 +62,10 @@ class Channel(asyncio.Protocol):
         """Tell the owner (called by asyncio)."""
         self.closed = True
         self._waiting.clear()
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(exc or ConnectionError("the connection was lost"))
+        self._calls.clear()
         on_lost, self._on_lost = self._on_lost, lambda _: None
         on_lost(exc)
 

@@ -61,16 +61,26 @@ _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", 
 
 def redact(url: str) -> str:
     """The URL without its password, fit for logs and errors."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a URL that cannot be read)"
     if parts.password is None:
         return url
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
+def _said(error: BaseException) -> str:
+    """What Redis said, with the code that the client library takes off."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    code = getattr(error, "status_code", None)
+    return f"{code} {text}" if code and not text.startswith(code) else text
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether a later repeat of the call may succeed."""
-    text = str(error)
+    text = _said(error)
     if any(word in text for word in _LASTING_WORDS):
         return False
     if isinstance(error, ResponseError) and not isinstance(error, (ReadOnlyError, BusyLoadingError)):
@@ -80,8 +90,7 @@ def is_passing(error: BaseException) -> bool:
 
 def explain(error: BaseException, url: str) -> RedisflowError:
     """One line for a person: what Redis said, and what to do."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    where = redact(url)
+    text, where = _said(error), redact(url)
     if "OOM" in text:
         return ServerUnavailable(
             f"{where} is out of memory ({text}): raise maxmemory, or shorten REDISFLOW_RETENTION; nothing was written"
@@ -142,6 +151,7 @@ class Server:
         self.deadline_us = deadline_us
         self.clustered = url.startswith(("redis+cluster://", "rediss+cluster://"))
         self._client: Client | None = None
+        self._tls: Any = None
 
     @property
     def client(self) -> Any:
@@ -270,6 +280,10 @@ class Server:
 
     async def address_of(self, key: str) -> Address:
         """Address of the node that holds a key."""
+        return self.locate(key)
+
+    def locate(self, key: str) -> Address:
+        """Address of the node that holds a key, as far as is known; any thread may ask."""
         client = self.client
         if isinstance(client, RedisCluster):
             node = client.get_node_from_key(key)
@@ -279,13 +293,13 @@ class Server:
             kwargs.update(host=node.host, port=node.port)
         else:
             kwargs = dict(client.connection_pool.connection_kwargs)
-        tls = None
-        if self.url.startswith("rediss"):
+        if self.url.startswith("rediss") and self._tls is None:  # one context, so that addresses can be compared
             connection = redis.asyncio.SSLConnection(**{k: v for k, v in kwargs.items() if k not in ("path", "retry")})
-            tls = connection.ssl_context.get()
+            self._tls = connection.ssl_context.get()
         return Address(
             path=kwargs.get("path"), host=kwargs.get("host", "localhost"), port=int(kwargs.get("port", 6379)),
-            username=kwargs.get("username"), password=kwargs.get("password"), db=int(kwargs.get("db") or 0), ssl=tls,
+            username=kwargs.get("username"), password=kwargs.get("password"), db=int(kwargs.get("db") or 0),
+            ssl=self._tls,
         )  # fmt: skip
 
     async def refresh_topology(self) -> None:
@@ -303,5 +317,7 @@ class Server:
         if address.path:
             return redis.Redis(unix_socket_path=address.path, **common)
         if self.url.startswith("rediss"):
-            return redis.Redis.from_url(self._plain_url(), retry=retry, max_connections=1)
+            client = redis.Redis.from_url(self._plain_url(), retry=retry, max_connections=1)
+            client.connection_pool.connection_kwargs.update(host=address.host, port=address.port)
+            return client
         return redis.Redis(host=address.host, port=address.port, **common)

@@ -154,6 +154,11 @@ class Keys:
         return self.prefix + "ended"
 
     @property
+    def failures(self) -> str:
+        """Sorted set, fold: `<run>|<stream id>` of every StepFailed by its time. `{redisflow:0}:failures`."""
+        return self.prefix + "failures"
+
+    @property
     def expand(self) -> str:
         """Sorted set; members fold, scores progress: runs with work too large for one call. `{redisflow:0}:expand`."""
         return self.prefix + "expand"

@@ -46,6 +46,8 @@ class Listener:
                 await self._attach(channel)
             except (OSError, RedisError):
                 self._mend()
+            else:
+                self._look_again(channel)  # who relies on this subscription may have looked before it stood
 
     async def unsubscribe(self, channel: str, callback: Callback) -> None:
         """Stop calling `callback`."""
@@ -79,7 +81,7 @@ class Listener:
             address = await self._server.address_of(channel)
             connection = self._connections.get(address)
             if connection is None or connection.closed:
-                connection = await open_channel(address, lambda _: self._mend(), on_push=self._deliver)
+                connection = await open_channel(address, self._on_lost, on_push=self._deliver)
                 self._connections[address] = connection
             self._address_of[channel] = address
             confirmed = asyncio.get_running_loop().create_future()
@@ -107,6 +109,17 @@ class Listener:
         elif kind == b"sunsubscribe" and channel in self._callbacks:
             self._mend()  # the slot moved away
 
+    def _on_lost(self, _: Exception | None) -> None:
+        for channel, confirmed in self._confirmations.items():
+            if self._is_dead(channel) and not confirmed.done():
+                confirmed.set_exception(ConnectionError("the connection was lost"))
+        self._mend()
+
+    def _is_dead(self, channel: str) -> bool:
+        address = self._address_of.get(channel)
+        connection = None if address is None else self._connections.get(address)
+        return connection is None or connection.closed
+
     def _mend(self) -> None:
         if not self._closed and (self._mending is None or self._mending.done()):
             self._mending = asyncio.get_running_loop().create_task(self._reattach())
@@ -122,10 +135,15 @@ class Listener:
             except (OSError, RedisError) as error:
                 log.debug("subscriptions: %s; trying again", error)
                 continue
-            for callbacks in tuple(self._callbacks.values()):
-                for callback in tuple(callbacks):
-                    callback(None)
+            if any(self._is_dead(channel) for channel in self._callbacks):
+                continue  # one broke while another was mended
+            for channel in tuple(self._callbacks):
+                self._look_again(channel)
             return
+
+    def _look_again(self, channel: str) -> None:
+        for callback in tuple(self._callbacks.get(channel, ())):
+            callback(None)
 
 
 def _ignore(_: Any) -> None:

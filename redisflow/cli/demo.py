@@ -39,8 +39,13 @@ VICTIM: Final = "parse"
 """Steps whose id has this in it are long enough to kill a worker in the middle of one."""
 PACE: Final = 3.0
 """Seconds that such a step takes at least."""
+SLOTS: Final = "4"
 LIMIT: Final = 55.0
-THRESHOLDS: Final = {"REDISFLOW_STALE_AFTER": "2s", "REDISFLOW_HEARTBEAT_INTERVAL": "500ms"}
+THRESHOLDS: Final = {
+    "REDISFLOW_STALE_AFTER": "2s",
+    "REDISFLOW_HEARTBEAT_INTERVAL": "500ms",
+    "REDISFLOW_RECLAIM_INTERVAL": "500ms",
+}
 HEAD: Final = 12
 
 
@@ -96,16 +101,14 @@ class _Demo:
     async def run(self) -> None:
         """The whole of it, within its limit."""
         try:
-            async with asyncio.timeout(LIMIT), open_client(self._options, service=True, **self._own()) as client:
+            async with asyncio.timeout(LIMIT), open_client(self._options, service=True) as client:
                 folder = client.settings.home / "demo"
                 await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
                 async with self._children(client, folder):
                     await self._show(client, folder)
         except TimeoutError:
-            raise RedisflowError(f"the demo did not end within {LIMIT:g} s: see {_logs(self._options)}") from None
-
-    def _own(self) -> dict[str, str]:
-        return {name.removeprefix("REDISFLOW_").lower(): value for name, value in THRESHOLDS.items()}
+            logs = _logs(self._options)
+            raise RedisflowError(f"the demo did not end within {LIMIT:g} s: see {logs}") from None
 
     @asynccontextmanager
     async def _children(self, client: Client, folder: Path) -> AsyncIterator[None]:
@@ -113,7 +116,7 @@ class _Demo:
         children: list[Child] = []
         try:
             for name in ("worker 1", "worker 2"):
-                arguments = ["worker", str(example()), "--concurrency", "2"]
+                arguments = ["worker", str(example()), "--concurrency", SLOTS]
                 log = folder / f"{name.replace(' ', '-')}.log"
                 self._workers[name] = await Child.start(arguments, env=THRESHOLDS, log=log)
                 children.append(self._workers[name])
@@ -160,13 +163,13 @@ class _Demo:
             elif event.attempt_number > 1 and event.step_id in rescue.taken_back:
                 rescue.again.setdefault(event.step_id, event.timestamp_us)
                 name = self._board.name_of(event.worker_id)
-                self._board.say(f"{name} runs {event.step_id} again (attempt {event.attempt_number})", "green")
+                text = f"{name} runs {event.step_id} again (attempt {event.attempt_number})"
+                self._board.say(text, "green")
         elif isinstance(event, StepReclaimed):
             rescue.taken_back[event.step_id] = event.timestamp_us
-            silent = format_duration(event.stale_duration_us)
-            self._board.say(
-                f"the reclaimer takes {event.step_id} back from {rescue.worker}, silent for {silent}", "yellow"
-            )
+            name, silent = rescue.worker, format_duration(event.stale_duration_us)
+            text = f"the reclaimer takes {event.step_id} back from {name}, silent for {silent}"
+            self._board.say(text, "yellow")
 
     async def _kill(self, event: StepStarted) -> None:
         """SIGKILL the step's worker when the step is half done."""
@@ -195,9 +198,11 @@ class _Demo:
                 click.echo(f"  {clean(line)}")
         click.echo(f"\nrun {run.id} {status}: {done} of {len(rows)} steps, {attempts} attempts")
         for step, at in rescue.again.items():
+            back = format_duration(rescue.taken_back[step] - rescue.killed_at)
+            again = format_duration(at - rescue.killed_at)
             click.echo(
-                f"rescued {step}: {rescue.worker} was killed, {rows[step].worker} began it again "
-                f"{format_duration(at - rescue.killed_at)} later"
+                f"rescued {step}: {rescue.worker} was killed, the reclaimer took it back after {back}, "
+                f"{rows[step].worker} began it again after {again}"
             )
         own = "" if self._options.url is None else f" --url '{redact(self._options.url)}'"
         command = f"redisflow --namespace {self._options.namespace}{own}"

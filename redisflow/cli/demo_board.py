@@ -21,8 +21,8 @@ from redisflow.model.events import BaseEvent
 from redisflow.settings import format_duration
 
 _STATUS = {
-    "StepScheduled": "scheduled", "StepStarted": "running", "StepCompleted": "completed", "StepFailed": "failed",
-    "StepSkipped": "skipped",
+    "StepScheduled": "scheduled", "StepStarted": "running", "StepCompleted": "completed",
+    "StepFailed": "failed", "StepSkipped": "skipped",
 }  # fmt: skip
 
 
@@ -102,8 +102,8 @@ class Board:
 
     def _table(self) -> Table:
         rows = [
-            (plain(step, "bold"), status_text(row.status), plain(row.attempt, "yellow" if row.attempt > 1 else ""),
-             row.worker, row.took)
+            (plain(step, "bold"), status_text(row.status),
+             plain(row.attempt, "yellow" if row.attempt > 1 else ""), row.worker, row.took)
             for step, row in self.rows.items()
         ]  # fmt: skip
         return table(("step", "state", ">attempt", "worker", ">took"), rows)

@@ -34,7 +34,7 @@ class Options:
     url: str | None = None
     namespace: str | None = None
 
-    def settings(self, **more: Any) -> Settings:
+    def settings(self) -> Settings:
         """Settings of the environment with what was given on top.
 
         Raises:
@@ -46,19 +46,23 @@ class Options:
         from redisflow.model.errors import InvalidArgument, InvalidInput
         from redisflow.settings import Settings
 
-        given = {"url": self.url, "namespace": self.namespace, **more}
+        given: dict[str, Any] = {"url": self.url, "namespace": self.namespace}
         try:
             settings = Settings(**{name: value for name, value in given.items() if value is not None})
             urlsplit(settings.url or "")
             return settings
         except ValidationError as error:
             problems = [
-                ("REDISFLOW_" + ".".join(str(part) for part in problem["loc"]).upper(), problem["msg"].removeprefix("Value error, "))
+                (f"REDISFLOW_{_path(problem['loc'])}", problem["msg"].removeprefix("Value error, "))
                 for problem in error.errors(include_url=False)
             ]
             raise InvalidInput("a setting", problems) from None
         except ValueError as error:  # of urlsplit
             raise InvalidArgument("url", "…", f"{error}; write for example redis://host:6379/0") from None
+
+
+def _path(place: tuple[str | int, ...]) -> str:
+    return ".".join(str(part) for part in place).upper()
 
 
 def server_options(command: F) -> F:
@@ -84,7 +88,7 @@ pass_options = click.make_pass_decorator(Options, ensure=True)
 
 @asynccontextmanager
 async def open_client(
-    options: Options, *, service: bool = False, patient: bool = False, **more: Any
+    options: Options, *, service: bool = False, patient: bool = False
 ) -> AsyncIterator[Client]:
     """An open client.
 
@@ -92,7 +96,6 @@ async def open_client(
         options: which server.
         service: start the embedded server where it is needed, and ride out an unreachable one.
         patient: give up early on opening only, for commands that wait.
-        more: settings to use in place of the environment's.
 
     Raises:
         ServerUnavailable: there is no server, or it does not answer.
@@ -100,7 +103,7 @@ async def open_client(
     from redisflow.client import Client
     from redisflow.settings import parse_duration
 
-    settings = options.settings(**more)
+    settings = options.settings()
     embedded: EmbeddedServer | None = None
     try:
         if settings.url is None and (service or await asyncio.to_thread(Path(settings.home).is_dir)):

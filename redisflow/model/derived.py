@@ -66,7 +66,10 @@ class RunFold:
     input: tuple[str, str] | None = None
     tags: tuple[str, ...] = ()
     key_hash: str | None = None
+    key_elsewhere: bool = False
     steps: dict[str, StepFold] = field(default_factory=dict)
+    failures: list[tuple[str, int]] = field(default_factory=list)
+    """Stream id and time of every StepFailed."""
 
     @property
     def live(self) -> bool:
@@ -167,6 +170,7 @@ def _step_completed(run: RunFold, entry: Entry) -> None:
 
 def _step_failed(run: RunFold, entry: Entry) -> None:
     step = _step(run, entry)
+    run.failures.append((entry.stream_id, entry.at))
     if entry.fields["a"] < step.attempt:
         return
     _end_lease(step, "failed")
@@ -204,7 +208,7 @@ def _run_submitted(run: RunFold, entry: Entry) -> None:
         run.deadline = run.available + run.timeout
     run.input = (entry.stream_id, entry.payload) if entry.payload else None
     run.tags = tuple(fields.get("tg", ()))
-    run.key_hash = fields.get("ih")
+    run.key_hash, run.key_elsewhere = fields.get("ih"), bool(fields.get("ix"))
 
 
 def _workflow_started(run: RunFold, entry: Entry) -> None:

@@ -103,6 +103,9 @@ TRANSITIONS: Final[tuple[Transition, ...]] = (
     Transition("run", "running", "reclaim", "failed", ("WorkflowFailed",)),
     # The same attempt again: a deploy burns none.
     Transition("step", "running", "release", "scheduled", ("StepScheduled",)),
+    # No worker has had its code for too long: step-removed.
+    Transition("step", "running", "release", "failed", ("StepFailed",)),
+    Transition("run", "running", "release", "failed", ("WorkflowFailed",)),
     Transition("run", "pending", "cancel", "cancelled", ("WorkflowCancelled",)),
     Transition("run", "running", "cancel", "cancelled", ("WorkflowCancelled",)),
     # The run's deadline has passed.

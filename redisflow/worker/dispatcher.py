@@ -46,6 +46,7 @@ class Dispatcher:
         start: Callable[[Job], None], settled: Callable[[Job, Reply], None], fatal: Callable[[RedisflowError], None],
     ) -> None:  # fmt: skip
         self._backend = backend
+        self._loop = asyncio.get_running_loop()
         self._worker = worker
         self._start = start
         self._settled = settled
@@ -66,7 +67,6 @@ class Dispatcher:
 
     async def open(self) -> None:
         """Connect to every partition, listen for wake-ups, and ask for work."""
-        self._loop = asyncio.get_running_loop()
         await asyncio.gather(*(link.open() for link in self.links))
         self._watchdog()
         self.pump()
@@ -167,7 +167,7 @@ class Dispatcher:
         jobs = self._jobs.pop(id(lane), ())
         for job, code in zip(jobs, answer.answers, strict=True):
             self._on_outcome(job, code)
-        if asked:
+        if asked or link.timer is None:  # also where the slots it asked with were taken back meanwhile
             self._plan_next_look(link, answer)
         if link.outbox or link.due:
             self.pump()

@@ -78,6 +78,11 @@ class Worker:
         """Steps that run here now."""
         return len(self._jobs)
 
+    @property
+    def asleep(self) -> bool:
+        """It stands in every partition among those to be woken, and nothing is under way."""
+        return self._dispatcher.idle and all(link.asleep for link in self._dispatcher.links)
+
     async def start(self) -> None:
         """Register the workflows, open the lines, and begin to claim."""
         self.backend = getattr(self._source, "backend", self._source)
@@ -165,6 +170,8 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.drain()
+        if self._failure is not None and error is None:
+            raise self._failure
 
     async def _until_idle(self, timeout: float) -> None:
         """Wait until no step runs and every outcome is answered, the timeout (seconds), or a second `stop`."""

@@ -1,4 +1,4 @@
-"""The command line as a person calls it: in this process where that is enough, else as a process of its own."""
+"""The command line as a person calls it: in this process where that is enough, else as a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import until
 
 ROOT = Path(__file__).parent.parent.parent
 
-FLOW = '''
+FLOW = """
 from pydantic import BaseModel
 from redisflow import Retry, Skip, Workflow
 
@@ -47,7 +47,7 @@ def stock(order: Order) -> int:
 @shop.step(export=True)
 def bill(price: int, stock: int) -> str:
     return f"{price} for {stock}"
-'''
+"""
 
 
 @dataclass
@@ -148,7 +148,12 @@ def service(*arguments: str, cwd: Path, env: dict[str, str], **options: Any) -> 
     log = cwd / f"{arguments[0]}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "redisflow", *arguments], cwd=cwd, env=env, stdout=file, stderr=file, **options
+            [sys.executable, "-m", "redisflow", *arguments],
+            cwd=cwd,
+            env=env,
+            stdout=file,
+            stderr=file,
+            **options,
         )
     running = Service(process, log)
     try:
@@ -157,6 +162,8 @@ def service(*arguments: str, cwd: Path, env: dict[str, str], **options: Any) -> 
         if process.poll() is None:
             process.kill()
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 @pytest.fixture

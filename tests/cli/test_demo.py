@@ -22,7 +22,7 @@ def test_demo(tmp_path: Path) -> None:
     assert "the reclaimer takes parse" in done.out
     assert "again (attempt 2)" in done.out
     assert "Traceback" not in done.out + done.err
-    rescued = re.search(r"rescued (\S+): (worker \d) was killed, (worker \d) began it again ([\d.]+)s later", done.out)
+    rescued = re.search(r"rescued (\S+): (worker \d) was killed, .* (worker \d) began it again", done.out)
     assert rescued is not None
     assert rescued[2] != rescued[3]
     found = re.search(r"run (\S+) completed", done.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def test_worker_drains_on_a_signal(rf: Call, shop_worker: Service, number: int) 
 
 
 def test_worker_of_a_dotted_module(flow: Path, tmp_path: Path, env: dict[str, str]) -> None:
-    with service("worker", flow.stem, "--queues", "shop,more", "--concurrency", "3", cwd=tmp_path, env=env) as worker:
+    with service(
+        "worker", flow.stem, "--queues", "shop,more", "--concurrency", "3", cwd=tmp_path, env=env
+    ) as worker:
         worker.expect("serves shop, more with 3 slots")
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0
@@ -126,10 +129,11 @@ def test_first_steps_without_a_server_of_ones_own(tmp_path: Path) -> None:
 
 
 def servers_of(folder: Path) -> list[psutil.Process]:
-    """Processes that have the folder's server files open or in their command."""
+    """Processes that run in the folder or have it in their command: servers, watchers, workers."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(folder) in part for part in process.info["cmdline"] or ()) and process.pid != psutil.Process().pid:
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        told = [*(process.info["cmdline"] or ()), process.info["cwd"] or ""]
+        if any(str(folder) in part for part in told) and process.pid != os.getpid():
             found.append(process)
     return found
 
@@ -144,6 +148,11 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         "except SystemExit: print(sorted({'redis', 'pydantic', 'jsonschema', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.endswith("[]\n")

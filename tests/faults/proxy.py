@@ -1,8 +1,9 @@
 """A proxy between a client and a Redis server that loses what a network loses.
 
-A rule looks at each piece that a client sends and says what becomes of it: `PASS`, `CUT` (the connection breaks before the server
-sees it), `DROP` (the server acts on it, and the connection breaks before the answer arrives). Besides, answers can be held back and
-every connection can be cut.
+A rule looks at each piece that a client sends and says what becomes of it: `PASS`, `CUT` (the connection
+breaks before the server sees it), `DROP` (the server acts on it, and the connection breaks before the answer
+arrives), `WAIT` (it goes on when `gate` is set). Besides, answers can be held back, and every connection can
+be cut.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-PASS, CUT, DROP = "pass", "cut", "drop"
+PASS, CUT, DROP, WAIT = "pass", "cut", "drop", "wait"
 Rule = Callable[[bytes], str]
 
 
@@ -24,7 +25,7 @@ class Proxy:
         self.path = path
         self.rule: Rule = lambda _: PASS
         self.dropped = 0
-        self.requests = 0
+        self.gate = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -42,6 +43,7 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         await self.refuse()
         self._open.set()
+        self.gate.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.path.unlink(missing_ok=True)
 
@@ -82,7 +84,8 @@ class Proxy:
             self._writers.add(server_writer)
             lost = asyncio.Event()  # the next answer on this connection is not delivered
             await asyncio.gather(
-                self._requests(reader, writer, server_writer, lost), self._answers(server_reader, writer, server_writer, lost)
+                self._requests(reader, writer, server_writer, lost),
+                self._answers(server_reader, writer, server_writer, lost),
             )
             self._writers.discard(server_writer)
         finally:
@@ -90,15 +93,20 @@ class Proxy:
             self._tasks.discard(task)
 
     async def _requests(
-        self, reader: asyncio.StreamReader, client: asyncio.StreamWriter, server: asyncio.StreamWriter, lost: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        client: asyncio.StreamWriter,
+        server: asyncio.StreamWriter,
+        lost: asyncio.Event,
     ) -> None:
         try:
             while data := await reader.read(2**20):
-                self.requests += 1
                 verdict = self.rule(data)
                 if verdict == CUT:
                     self.dropped += 1
                     break
+                if verdict == WAIT:
+                    await self.gate.wait()
                 if verdict == DROP:
                     lost.set()
                 server.write(data)
@@ -111,7 +119,11 @@ class Proxy:
                 client.close()
 
     async def _answers(
-        self, reader: asyncio.StreamReader, client: asyncio.StreamWriter, server: asyncio.StreamWriter, lost: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        client: asyncio.StreamWriter,
+        server: asyncio.StreamWriter,
+        lost: asyncio.Event,
     ) -> None:
         try:
             while data := await reader.read(2**20):
@@ -129,7 +141,7 @@ class Proxy:
 
 
 class Nth:
-    """A rule: every n-th piece that carries one of these marks gets the verdict; with `times`, so often at most."""
+    """A rule: every n-th piece that carries one of these marks gets the verdict, at most `times` times."""
 
     def __init__(self, marks: list[str], verdict: str, *, every: int = 1, times: int | None = None) -> None:
         self.marks = [mark.encode() for mark in marks]

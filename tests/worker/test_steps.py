@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel
 
-from redisflow import Client, Fatal, Retry, RetryAfter, RunFailed, Settings, Skip, StepContext, Use, Worker, Workflow, resource
+from redisflow import (
+    Client,
+    Fatal,
+    Retry,
+    RetryAfter,
+    RunFailed,
+    Settings,
+    Skip,
+    StepContext,
+    Use,
+    Worker,
+    Workflow,
+    resource,
+)
 from tests.conftest import assert_consistent
 
 
@@ -56,8 +69,8 @@ async def test_async_and_plain_steps_run_and_the_result_is_typed(client: Client)
     assert threads["price"] is threading.main_thread()
     assert threads["bill"] is not threading.main_thread()
     assert await types_of(client, run.id) == [
-        "RunSubmitted", "StepScheduled", "WorkflowStarted", "WorkflowInputValidation", "StepStarted", "StepCompleted",
-        "StepScheduled", "StepStarted", "StepCompleted", "WorkflowCompleted",
+        "RunSubmitted", "StepScheduled", "WorkflowStarted", "WorkflowInputValidation", "StepStarted",
+        "StepCompleted", "StepScheduled", "StepStarted", "StepCompleted", "WorkflowCompleted",
     ]  # fmt: skip
 
 
@@ -67,7 +80,17 @@ async def test_the_context_names_the_execution(client: Client) -> None:
 
     @flow.step
     async def look(ctx: StepContext) -> None:
-        seen.append((ctx.workflow, ctx.run_id, ctx.step_id, ctx.attempt, ctx.idempotency_key, ctx.worker_id, ctx.cancelled))
+        seen.append(
+            (
+                ctx.workflow,
+                ctx.run_id,
+                ctx.step_id,
+                ctx.attempt,
+                ctx.idempotency_key,
+                ctx.worker_id,
+                ctx.cancelled,
+            )
+        )
 
     async with Worker(client, [flow], worker_id="someone") as worker:
         run = await client.submit(flow)
@@ -109,7 +132,13 @@ async def test_a_failing_step_is_tried_again_and_counts_its_attempts(client: Cli
         assert await run.result(timeout=10) == 3
     assert seen == [1, 2, 3]
     once = ["StepStarted", "StepFailed", "StepRetrying", "StepScheduled"]
-    assert await types_of(client, run.id, "flake") == ["StepScheduled", *once, *once, "StepStarted", "StepCompleted"]
+    assert await types_of(client, run.id, "flake") == [
+        "StepScheduled",
+        *once,
+        *once,
+        "StepStarted",
+        "StepCompleted",
+    ]
 
 
 async def test_the_last_failure_is_the_runs(client: Client) -> None:
@@ -123,7 +152,11 @@ async def test_the_last_failure_is_the_runs(client: Client) -> None:
         run = await client.submit(flow)
         with pytest.raises(RunFailed) as caught:
             await run.result(timeout=10)
-    assert (caught.value.step_id, caught.value.error_name, caught.value.error_message) == ("breaks", "LookupError", "nothing there")
+    assert (caught.value.step_id, caught.value.error_name, caught.value.error_message) == (
+        "breaks",
+        "LookupError",
+        "nothing there",
+    )
     assert "in breaks" in (caught.value.stack or "")
 
 
@@ -140,7 +173,7 @@ async def test_a_step_past_its_timeout_is_cancelled_and_fails_as_timeout(client:
 
     async with Worker(client, [flow]):
         run = await client.submit(flow)
-        with pytest.raises(RunFailed, match="timeout of 0.05 s"):
+        with pytest.raises(RunFailed, match=r"timeout of 0\.05 s"):
             await run.result(timeout=10)
     assert cancelled.is_set()
     failed = await failure_of(client, run.id)
@@ -325,7 +358,9 @@ async def test_an_output_over_the_cap_fails_the_step_for_good_and_says_what_to_d
     async with Client(settings=settings.model_copy(update={"max_payload_bytes": 2_048})) as client:
         async with Worker(client, [flow]):
             run = await client.submit(flow)
-            with pytest.raises(RunFailed, match=r"output of step 'make' is 3,002 bytes, over the limit of 2,048.*reference"):
+            with pytest.raises(
+                RunFailed, match=r"output of step 'make' is 3,002 bytes, over the limit of 2,048.*reference"
+            ):
                 await run.result(timeout=10)
         assert (await types_of(client, run.id)).count("StepFailed") == 1
         await assert_consistent(client.backend)
@@ -351,16 +386,13 @@ async def test_a_body_that_tries_to_end_the_worker_only_fails_itself(
     flow = Workflow("rude")
     polite = Workflow("polite", output=int)
 
-    if kind == "async":
+    async def end() -> None:
+        body()
 
-        @flow.step
-        async def end() -> None:
-            body()
-    else:
+    def end_plainly() -> None:
+        body()
 
-        @flow.step(id="end")
-        def end_plainly() -> None:
-            body()
+    flow.step(end if kind == "async" else end_plainly)
 
     @polite.step(export=True)
     async def one() -> int:
@@ -395,13 +427,17 @@ async def test_an_exception_that_cannot_be_shown_still_fails_the_step(client: Cl
 async def test_input_that_does_not_fit_the_code_fails_the_step(client: Client) -> None:
     old = Workflow("drift", input=dict)
 
-    @old.step(id="read")
-    async def read_old(order: dict) -> None: ...
+    @old.step
+    async def read(order: dict) -> None: ...
 
     new = Workflow("drift", input=Order)
 
-    @new.step(id="read")
-    async def read_new(order: Order) -> None: ...
+    def code() -> Callable[..., Any]:
+        async def read(order: Order) -> None: ...
+
+        return read
+
+    new.step(code())
 
     run = await client.submit(old, {"id": "o-1"})
     async with Worker(client, [new]):

@@ -66,7 +66,7 @@ class RedisCore:
         await self.server.connect(deadline_us=deadline_us)
         try:
             await self._check_server(deadline_us)
-            await self._open_namespace()
+            await self._open_namespace(deadline_us)
         except BaseException:
             await self.server.close()
             raise
@@ -120,13 +120,13 @@ class RedisCore:
             check_server(info)
         self.info = infos[0]
 
-    async def _open_namespace(self) -> None:
+    async def _open_namespace(self, deadline_us: int | None) -> None:
         client, key = self.client, k.layout(self.namespace)
         record = {
             "schema": SCHEMA, "epoch": secrets.token_hex(8),
             "suffixes": _suffixes(self.namespace, self.settings.partitions or (16 if self.server.clustered else 1)),
         }  # fmt: skip
-        retry = self.server.retry
+        retry = partial(self.server.retry, deadline_us=deadline_us)
         await retry(lambda: client.hsetnx(key, "record", json.dumps(record)))
         stored, ready = await retry(lambda: client.hmget(key, "record", "ready"))
         layout = json.loads(stored)

@@ -35,7 +35,7 @@ class Events(Runs):
 
     async def run_context(self, run_id: str) -> tuple[str, Callable[[int], str]] | None:
         """Slug of a run's workflow and its versions by plan number; None where there is no such run."""
-        keys = self.keys_of(run_id)
+        keys = self.keys_of(k.check_run_id(run_id))
         header, slug = await self.server.retry(lambda: self.client.hmget(keys.run(run_id), "h", "w"))
         if header is None:
             return None

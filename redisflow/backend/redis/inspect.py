@@ -87,7 +87,7 @@ async def _add_scheduled(
     levels = [member.decode().rpartition(":") for member in await _ask(backend, "zrange", keys.levels, 0, -1)]
     pairs = [(queue, int(level)) for queue, _, level in levels]
 
-    async def read() -> list[Any]:
+    async def read() -> Any:
         pipe = backend.client.pipeline(transaction=False)
         for queue, level in pairs:
             key = keys.scheduled(queue, level)
@@ -113,7 +113,7 @@ async def _add_running(backend: RedisBackend, keys: k.Keys, found: dict[tuple[st
     async for page in _pages(backend, keys.running):
         members = [member.decode().partition("|")[::2] for member in page]
 
-        async def read(members: list[tuple[str, str]] = members) -> list[Any]:
+        async def read(members: list[tuple[str, str]] = members) -> Any:
             pipe = backend.client.pipeline(transaction=False)
             for run_id, step in members:
                 pipe.hmget(keys.run(run_id), "h", "w", f"s:{step}")
@@ -289,7 +289,7 @@ class Tail:
         await self._look_for_runs()
         watched = sorted(self._watched)
 
-        async def read() -> list[Any]:
+        async def read() -> Any:
             pipe = self._backend.client.pipeline(transaction=False)
             for run_id in watched:
                 key = self._backend.keys_of(run_id).events(run_id)

@@ -21,8 +21,10 @@ class Registry(RedisCore):
             "slug": plan.slug, "name": plan.name, "version": plan.version, "location": location,
             "plan": plan.model_dump(mode="json"),
         }  # fmt: skip
-        key = k.workflows(self.namespace)
-        await self.server.retry(lambda: self.client.hset(key, plan.slug, json.dumps(record)))
+        key, text = k.workflows(self.namespace), json.dumps(record)
+        known = await self.server.retry(lambda: self.client.hget(key, plan.slug))
+        if known is None or known.decode() != text:  # a worker must be able to start while memory is full
+            await self.server.retry(lambda: self.client.hset(key, plan.slug, text))
 
     async def plan_number(self, plan: Plan, partition: int) -> int:
         """Number of a plan in a partition; it is registered there where it is not."""

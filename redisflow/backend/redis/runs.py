@@ -12,11 +12,15 @@ from redisflow.backend.redis.registry import Registry
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import CancelResult, Submission, SubmitResult
 from redisflow.codec import decode_event, pack
-from redisflow.model.errors import PayloadTooLarge, RunExists, RunNotFound, TransitionRefused
+from redisflow.model.errors import PayloadTooLarge, RedisflowError, RunExists, RunNotFound, TransitionRefused
 from redisflow.model.states import RunState
 from redisflow.model.workflow import Plan
 
 LIVE = ("pending", "running")
+Item = tuple[int, str, dict[str, Any], str]
+"""Position in the list, run id, RunSubmitted envelope, input."""
+MOST_ROUNDS = 10_000
+"""Calls of delete for one run: each takes some hundred members or some thousand events away."""
 CHUNK = 250  # runs a call of submit: keeps it near 10 ms
 
 
@@ -32,7 +36,8 @@ class Runs(Registry):
             RunExists: a given run id is in use (runs before it in the list were submitted).
         """
         limit = self.settings.max_payload_bytes
-        prepared: dict[int, list[tuple[int, str, dict[str, Any], str]]] = {}
+        prepared: dict[int, list[Item]] = {}
+        results: list[SubmitResult | None] = [None] * len(submissions)
         for position, submission in enumerate(submissions):
             submission.check()
             if submission.input is not None and len(submission.input) * 4 > limit:
@@ -42,7 +47,7 @@ class Runs(Registry):
             run_id, fields = _fields(plan, submission)
             item = (position, run_id, fields, submission.input if submission.input is not None else "")
             prepared.setdefault(self.partition(run_id), []).append(item)
-        results: list[SubmitResult | None] = [None] * len(submissions)
+        await self._reserve_keys(prepared, results)
         jobs = [
             self._submit_chunk(plan, partition, items[first : first + CHUNK], results)
             for partition, items in prepared.items()
@@ -54,9 +59,26 @@ class Runs(Registry):
             await asyncio.gather(*jobs)
         return [result for result in results if result is not None]
 
+    async def _reserve_keys(self, prepared: dict[int, list[Item]], results: list[SubmitResult | None]) -> None:
+        """Keys of runs that lie elsewhere: the record first, then the run, so that a crash between them leaves nothing doubled."""
+        for partition, items in prepared.items():
+            for item in tuple(items):
+                position, run_id, fields, _ = item
+                home = self.partition(k.route_of_key(fields["ih"])) if "ih" in fields else partition
+                if home == partition:
+                    continue
+                fields["ix"] = True
+                reply = await self.call("reserve", home, key_hash=fields["ih"], run_id=run_id)
+                first = reply[1].decode()
+                if first != run_id:
+                    items.remove(item)
+                    results[position] = SubmitResult(first, False)
+                elif (await self.status_of([run_id]))[0]:
+                    items.remove(item)
+                    results[position] = SubmitResult(first, False)
+
     async def _submit_chunk(
-        self, plan: Plan, partition: int, items: Sequence[tuple[int, str, dict[str, Any], str]],
-        results: list[SubmitResult | None],
+        self, plan: Plan, partition: int, items: Sequence[Item], results: list[SubmitResult | None],
     ) -> None:  # fmt: skip
         while True:
             number = await self.plan_number(plan, partition)
@@ -69,14 +91,28 @@ class Runs(Registry):
                 break
             self._plan_numbers.pop((partition, plan.version), None)
         taken = None
-        for (position, run_id, _, _), answer in zip(items, reply[1], strict=True):
+        for item, answer in zip(items, reply[1], strict=True):
+            position, run_id = item[0], item[1]
             code, first = (answer[0], answer[1].decode()) if isinstance(answer, list) else (answer, run_id)
             if code == Reply.DUPLICATE:
                 taken = taken or run_id
+            elif code == Reply.REJECTED:
+                raise RedisflowError(f"run {run_id} could not be written: {first}")
+            elif code == Reply.EXISTS and len(answer) == 3:
+                results[position] = await self._submit_elsewhere(plan, item, first)
             else:
                 results[position] = SubmitResult(first, code == Reply.OK)
         if taken:
             raise RunExists(taken)
+
+    async def _submit_elsewhere(self, plan: Plan, item: Item, run_id: str) -> SubmitResult:
+        """A key that stands for a run of another partition, which a crash may have left missing."""
+        if (await self.status_of([run_id]))[0]:
+            return SubmitResult(run_id, False)
+        made: list[SubmitResult | None] = [None]
+        await self._submit_chunk(plan, self.partition(run_id), [(0, run_id, {**item[2], "ix": True}, item[3])], made)
+        assert made[0] is not None
+        return made[0]
 
     async def get_run(self, run_id: str) -> RunState | None:
         """State of a run, or None where there is none."""
@@ -186,12 +222,18 @@ class Runs(Registry):
         Raises:
             TransitionRefused: the run has not ended.
         """
-        while True:
+        for _ in range(MOST_ROUNDS):
             reply = await self.call("delete", self.partition(k.check_run_id(run_id)), run_id=run_id)
             if reply[0] == Reply.NOT_ENDED:
                 raise TransitionRefused(f"run {run_id} has not ended: cancel it first")
+            if reply[0] == Reply.OK and reply[1]:
+                await self._forget_key(reply[1].decode(), run_id)
             if reply[0] != Reply.MORE:
                 return bool(reply[0] == Reply.OK)
+        raise RedisflowError(f"run {run_id} could not be deleted: run `redisflow verify {run_id} --repair`")
+
+    async def _forget_key(self, hashed: str, run_id: str) -> None:
+        await self.call("forget", self.partition(k.route_of_key(hashed)), key_hash=hashed, run_id=run_id)
 
 
 def _fields(plan: Plan, submission: Submission) -> tuple[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ import random
 from redisflow.backend.redis.steps import Steps
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Reclaimed, ReclaimRound, SweepRound
+from redisflow.model.errors import TransitionRefused
 
 
 class Upkeep(Steps):
@@ -37,8 +38,9 @@ class Upkeep(Steps):
         reply = await self.call("sweep", partition, retention=retention_us)
         deleted = []
         for run_id in reply[2]:
-            while (answer := await self.call("delete", partition, run_id=run_id))[0] == Reply.MORE:
-                pass
-            if answer[0] == Reply.OK:
-                deleted.append(run_id.decode())
+            try:
+                if await self.delete_run(run_id.decode()):
+                    deleted.append(run_id.decode())
+            except TransitionRefused:
+                continue  # it was retried meanwhile
         return SweepRound(tuple(run.decode() for run in reply[1]), tuple(deleted), reply[3] == Reply.MORE)

@@ -75,7 +75,11 @@ class Verifier:
         client = self._backend.client
         for partition, keys in enumerate(self._backend.partitions):
             async for key in client.scan_iter(match=_literal(keys.prefix) + "run:*", count=500, _type="HASH"):
-                for violation in await self.check_run(key.decode()[len(keys.prefix) + 4 :]):
+                run_id = key.decode()[len(keys.prefix) + 4 :]
+                if self._backend.partition(run_id) != partition:
+                    yield Violation(run_id, "misplaced", f"{key.decode()} is not in the run's own partition")
+                    continue
+                for violation in await self.check_run(run_id):
                     yield violation
             async for violation in self._check_sets(partition):
                 yield violation
@@ -150,6 +154,7 @@ class Verifier:
             here = fold.created if status == fold.status else None
             expected.append((keys.index(snapshot.slug, status), run_id, here, "index"))
         expected += [(keys.tag(snapshot.slug, tag), run_id, fold.created, "index") for tag in fold.tags]
+        expected += [(keys.failures, f"{run_id}|{stream_id}", at, "failures") for stream_id, at in fold.failures]
         expected.append((keys.ended, run_id, None if fold.live else fold.ended, "retention"))
         expected.append((keys.deadlines, f"run:{run_id}", fold.deadline if fold.live else None, "deadlines"))
 
@@ -160,7 +165,7 @@ class Verifier:
                 pipe.zscore(key, member)
             pipe.zscore(keys.expand, run_id)
             if fold.key_hash:
-                pipe.get(keys.idempotency(fold.key_hash))
+                pipe.get(backend.keys_of(k.route_of_key(fold.key_hash)).idempotency(fold.key_hash))
             pipe.xrevrange(keys.events(run_id), count=1)
             found: list[Any] = await pipe.execute()
             return found
@@ -177,7 +182,8 @@ class Verifier:
             if (wanted == -1 and score is not None) or score == wanted or lingering:
                 continue
             found.append(Violation(run_id, rule, f"{member} stands in {key} with {score}, expected {wanted}"))
-        if fold.key_hash and replies[len(expected) + 2] != run_id.encode():
+        owner_text = f">{run_id}" if fold.key_elsewhere else run_id
+        if fold.key_hash and replies[len(expected) + 2] != owner_text.encode():
             owner = replies[len(expected) + 2]
             found.append(Violation(run_id, "idempotency", f"the key's record names {owner!r}, expected this run"))
         found += _check_progress(run_id, snapshot, expanding)
@@ -192,13 +198,13 @@ class Verifier:
             sets.append((key.decode(), "s"))
         async for key in client.scan_iter(match=_literal(keys.prefix) + "runs:*", count=500):
             sets.append((key.decode(), None))
-        sets += [(keys.ended, None), (keys.deadlines, None), (keys.expand, None)]
+        sets += [(keys.ended, None), (keys.deadlines, None), (keys.expand, None), (keys.failures, None)]
         for key, letter in sets:
             async for raw, _ in client.zscan_iter(key, count=500):
                 if raw == k.RUNNING_ANCHOR.encode():
                     continue
                 run_id, _, step = raw.decode().removeprefix("run:").partition("|")
-                if not await self._belongs(keys, run_id, step, letter, key, raw):
+                if not await self._belongs(keys, run_id, "" if letter is None else step, letter, key, raw):
                     yield Violation(run_id, "member", f"{raw.decode()} stands in {key}, but its run does not say so")
         async for violation in self._check_levels(keys):
             yield violation
@@ -281,6 +287,8 @@ def _check_hash(run_id: str, snapshot: _Snapshot) -> list[Violation]:
     expected.update((f"o:{name}", _stored(step.output)) for name, step in fold.steps.items() if step.output)
     expected.update((f"u:{name}", str(step.since)) for name, step in fold.steps.items() if step.since)
     expected["f"] = fold.failed or ""
+    if fold.failures:
+        expected["e"] = "1"
     if fold.input:
         expected["i"] = _stored(fold.input)
     if not snapshot.plan_number:

@@ -1,0 +1,163 @@
+"""The loader: includes are joined once, headers are signatures, and errors are told by file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from redisflow.backend.redis import RedisBackend
+from redisflow.backend.scripts import Script, ScriptError, find_lua, load_scripts, parse_script
+from redisflow.model.errors import RedisflowError
+
+KEYS = "-- KEYS meta hash\n-- KEYS never string\n"
+HEAD = f"#!lua\n-- probe: a script of the tests\n{KEYS}"
+Folder = Callable[..., Script]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Folder:
+    """Writes files of a folder of scripts and loads the one named `probe`."""
+
+    def write(probe: str, **files: str) -> Script:
+        (tmp_path / "lib").mkdir(exist_ok=True)
+        (tmp_path / "probe.lua").write_text(probe)
+        for name, text in files.items():
+            (tmp_path / "lib" / f"{name}.lua").write_text(text)
+        return parse_script(tmp_path, "probe")
+
+    return write
+
+
+def test_every_script_of_the_checkout_loads() -> None:
+    scripts = load_scripts()
+    assert set(scripts) == {path.stem for path in find_lua().glob("*.lua")}
+    assert {
+        "submit",
+        "claim",
+        "complete",
+        "fail",
+        "skip",
+        "release",
+        "reclaim",
+        "cancel",
+        "sweep",
+        "turn",
+    } <= set(scripts)
+    for script in scripts.values():
+        assert script.title.startswith(f"{script.name}: ")
+        assert script.arguments[0] == ("epoch", "string")
+        assert script.returns
+
+
+async def test_every_script_compiles_on_the_server(backend: RedisBackend) -> None:
+    for script in backend.scripts.values():
+        assert await backend.client.script_load(script.text) == script.sha
+
+
+def test_a_file_is_included_once_and_where_it_is_first_named(load: Folder) -> None:
+    script = load(
+        HEAD + "-- @include lib/a\n-- @include lib/b\nreturn 1\n", a="-- @include lib/b\nlocal a", b="local b"
+    )
+    body = script.text.splitlines()[4:]
+    assert body == ["local b", "local a", "return 1"]
+
+
+def test_lines_stay_what_they_are(load: Folder) -> None:
+    script = load(HEAD + "-- @include lib/a\nreturn 1\n", a="local a\nlocal c")
+    assert script.lines[4:] == (("lib/a.lua", 1), ("lib/a.lua", 2), ("probe.lua", 6))
+    assert len(script.lines) == len(script.text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"a": "-- @include lib/a"}, {"a": "-- @include lib/b", "b": "-- @include lib/a"},
+     {"a": "-- @include lib/b", "b": "-- @include lib/c", "c": "-- @include lib/a"}],
+    ids=["itself", "two", "three"],
+)  # fmt: skip
+def test_cycles_are_refused(load: Folder, files: dict[str, str]) -> None:
+    with pytest.raises(
+        ScriptError, match=r"lua/lib/\w\.lua:1: lib/a -> .*includes itself|lib/a -> lib/a includes itself"
+    ):
+        load(HEAD + "-- @include lib/a\n", **files)
+
+
+def test_a_missing_include_is_named(load: Folder) -> None:
+    with pytest.raises(ScriptError, match=r"lua/probe\.lua:5: there is no lua/lib/nowhere\.lua"):
+        load(HEAD + "-- @include lib/nowhere\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must open with"),
+        ("-- probe: no shebang\n" + KEYS, "must open with #!lua and a title"),
+        ("#!lua\nlocal x\n" + KEYS, "must open with #!lua and a title"),
+        ("#!lua\n-- probe: no keys\nreturn 1\n", "must declare KEYS meta and never"),
+        ("#!lua\n-- probe: another key\n" + KEYS + "-- KEYS run hash\n", "and no other"),
+        (HEAD + "-- ARGV count number\n", "ARGV count has the unknown type number"),
+    ],
+)
+def test_wrong_headers_are_refused(load: Folder, text: str, message: str) -> None:
+    with pytest.raises(ScriptError, match=message):
+        load(text)
+
+
+def test_the_header_is_the_signature(load: Folder) -> None:
+    script = load(
+        HEAD
+        + "-- ARGV epoch string     of the namespace\n-- ARGV count int\n-- ARGV items list      the rest\n"
+        "-- RETURNS {OK}\n-- EVENTS StepStarted StepFailed\nreturn 1\n"
+    )
+    assert script.title == "probe: a script of the tests"
+    assert script.arguments == (("epoch", "string"), ("count", "int"), ("items", "list"))
+    assert script.events == ("StepStarted", "StepFailed")
+    assert script.returns == "{OK}"
+    assert script.pack(["x", "y"], count=3, epoch="e") == ["e", 3, "x", "y"]
+
+
+@pytest.mark.parametrize("named", [{"epoch": "e"}, {"epoch": "e", "count": 1, "more": 2}, {}])
+def test_arguments_are_held_to_the_header(load: Folder, named: dict[str, object]) -> None:
+    script = load(HEAD + "-- ARGV epoch string\n-- ARGV count int\nreturn 1\n")
+    with pytest.raises(TypeError, match="probe takes"):
+        script.pack([], **named)
+
+
+async def test_names_are_bound_as_locals(load: Folder, backend: RedisBackend) -> None:
+    script = load(
+        HEAD + "-- ARGV name string\n-- ARGV count int\n-- ARGV items list\n"
+        "return { meta, never, name, count + 1, ARGV[items], ARGV[items + 1] }\n"
+    )
+    keys = backend.partitions[0]
+    reply = await backend.server.eval_once(script, keys, script.pack(["x", "y"], name="n", count="41"))
+    assert reply == [keys.meta.encode(), keys.never.encode(), b"n", 42, b"x", b"y"]
+
+
+@pytest.mark.parametrize(
+    ("probe", "lib", "place"),
+    [
+        (
+            "-- @include lib/a\nreturn broken()\n",
+            "local function broken()\n  return nil + 1\nend\n",
+            "lua/lib/a.lua:2",
+        ),
+        ("-- @include lib/a\nlocal x = 1\nreturn nil .. x\n", "local a\n", "lua/probe.lua:7"),
+        ("-- @include lib/a\nreturn redis.call('HGET', meta)\n", "local a\n", "lua/probe.lua:6"),
+    ],
+    ids=["in a library", "in the script", "of Redis"],
+)
+async def test_errors_are_told_by_file_and_line(
+    load: Folder, backend: RedisBackend, probe: str, lib: str, place: str
+) -> None:
+    script = load(HEAD + probe, a=lib)
+    with pytest.raises(RedisflowError, match=place.replace(".", r"\.")):
+        await backend.server.script(script, backend.partitions[0], [])
+
+
+def test_no_scripts_at_all_is_a_broken_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from redisflow.backend import scripts
+
+    monkeypatch.setattr(scripts, "__file__", str(tmp_path / "redisflow" / "backend" / "scripts.py"))
+    with pytest.raises(ScriptError, match="the installation is broken"):
+        find_lua()
