@@ -57,9 +57,7 @@ def history(run_id: str, number: int) -> Iterator[Any]:
         yield from event("StepScheduled", step, a=1, r="d")
         yield from event("StepStarted", step, a=1, dp=[f"s{n - 1}"] if n else [], wi="bench.0", wc=100)
         if n == 3:
-            yield from event(
-                "StepFailed", step, a=1, d=900, e=ERROR, fp=["ab" * 20] * 5, t=False, f="timeout"
-            )
+            yield from event("StepFailed", step, a=1, d=900, e=ERROR, fp=["ab" * 20] * 5, t=False, f="timeout")
             yield from event("StepRetrying", step, a=1, na=2, e=ERROR)
             yield from event("StepReclaimed", step, a=1, ow="bench.0", rb="r", lh=1, th=1, sd=1)
             yield from event("StepCompleted", step, '{"value": 1}', a=2, d=700, x=False)
@@ -95,9 +93,7 @@ async def measure(url: str, count: int) -> dict[str, float]:
         found: dict[str, float] = {"events": await populate(backend, plan, count)}
         await backend.submit(plan, [Submission() for _ in range(count)])
         found["get_analytics_summary"] = await seconds(backend.get_analytics_summary)
-        found["... of one workflow"] = await seconds(
-            lambda: backend.get_analytics_summary(workflow_slug="bench")
-        )
+        found["... of one workflow"] = await seconds(lambda: backend.get_analytics_summary(workflow_slug="bench"))
         found["... of a time before"] = await seconds(
             lambda: backend.get_analytics_summary(start_us=before - 2, end_us=before - 1)
         )

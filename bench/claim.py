@@ -1,6 +1,6 @@
 """Claims: how many a second one line takes, and how soon an idle worker begins a step that is submitted.
 
-    python -m bench.claim [--server redis-server] [--runs 3] [--count 20000]
+python -m bench.claim [--server redis-server] [--runs 3] [--count 20000]
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ async def claims_per_second(url: str, count: int) -> float:
 
     body = pack({"wi": "bench.0", "wc": 100})[1:]
     link = TurnLink(
-        backend, 0, worker="bench.0", queues=[one.slug], body=body, on_answer=on_answer, on_fatal=lambda error: done.set()
+        backend,
+        0,
+        worker="bench.0",
+        queues=[one.slug],
+        body=body,
+        on_answer=on_answer,
+        on_fatal=lambda error: done.set(),
     )
     await link.open()
     began = time.perf_counter()

@@ -1,6 +1,6 @@
 """Submit and drain: runs/s submitted, steps/s drained by one worker process, CPU a step, bytes a run.
 
-    python -m bench.drain [--server redis-server] [--runs 3] [--count 20000]
+python -m bench.drain [--server redis-server] [--runs 3] [--count 20000]
 """
 
 from __future__ import annotations

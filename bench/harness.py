@@ -2,7 +2,8 @@
 
     python -m bench.drain --server redis-server --runs 5 --json bench/results/drain.json
 
-Without `--server` it is the Valkey of the embedded extra. The server has no AOF and listens on a unix socket; it is ended by its handle.
+Without `--server` it is the Valkey of the embedded extra. The server has no AOF and listens on a unix socket; it is ended by its
+handle.
 """
 
 from __future__ import annotations

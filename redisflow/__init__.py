@@ -1,7 +1,7 @@
 """redisflow: durable workflows and a distributed work queue on Redis.
 
-The public names, nothing else. The blocking twin of `Client` is `redisflow.sync.Client`. Names are imported when they are first used, so
-that a command line which only prints help does not load a Redis client.
+The public names, nothing else. The blocking twin of `Client` is `redisflow.sync.Client`. Names are imported when they are first
+used, so that a command line which only prints help does not load a Redis client.
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ class Client:
         settings: all settings at once, in place of the environment.
     """
 
-    def __init__(self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
+    ) -> None:
         given = settings or Settings()
         update = {"url": url, "namespace": namespace}
         self.settings = given.model_copy(update={name: value for name, value in update.items() if value is not None})
@@ -324,7 +326,9 @@ class Client:
         for event in reversed(await self.backend.load_wire_events(run_id)):
             if event["type"] == "WorkflowFailed":
                 error = event["error"]
-                raise RunFailed(run_id, event.get("failedStep"), error.get("name"), error["message"], error.get("stack"))
+                raise RunFailed(
+                    run_id, event.get("failedStep"), error.get("name"), error["message"], error.get("stack")
+                )
             if event["type"] == "WorkflowCancelled":
                 raise RunCancelled(run_id, event.get("reason"))
 

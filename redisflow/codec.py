@@ -65,7 +65,9 @@ def _plain(value: object, depth: int) -> object:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item, depth + 1) for item in value]
     try:
-        python = pydantic_core.to_jsonable_python(value, fallback=_describe, inf_nan_mode="strings", bytes_mode="base64")
+        python = pydantic_core.to_jsonable_python(
+            value, fallback=_describe, inf_nan_mode="strings", bytes_mode="base64"
+        )
     except (pydantic_core.PydanticSerializationError, UnicodeError):
         return _plain(_describe(value), depth + 1)
     return _plain(python, depth + 1)
@@ -95,7 +97,12 @@ _CODES = {
     "parentRunId": "pr", "rerunFromStepId": "rf", "rerunStepIds": "ri", "parentVersionId": "pv",
 }  # fmt: skip
 _NAMES = {code: name for name, code in _CODES.items()}
-_PAYLOADS = {"RunSubmitted": "input", "StepCompleted": "output", "StepCheckpoint": "data", "WorkflowCompleted": "output"}
+_PAYLOADS = {
+    "RunSubmitted": "input",
+    "StepCompleted": "output",
+    "StepCheckpoint": "data",
+    "WorkflowCompleted": "output",
+}
 _REASONS = {"initial": "i", "retry": "r", "dependency-satisfied": "d"}
 _REASON_NAMES = {code: name for name, code in _REASONS.items()}
 _HASHES = ("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash")

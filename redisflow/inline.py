@@ -52,7 +52,7 @@ class InlineContext:
         return self._cancelled.is_set()
 
 
-class _StepFailed(Exception):  # noqa: N818 -- carries the outcome of a step, not an error of ours
+class _StepFailed(Exception):
     """A step has no attempt left; the cause is the error of the last one."""
 
     def __init__(self, step_id: str, cause: BaseException) -> None:
@@ -74,9 +74,7 @@ async def run_inline(
     value = workflow.validate_input(input)
     limit = Settings().max_payload_bytes
     # a missing input stays missing, so that parameters keep their defaults as they do on the server
-    text = (
-        None if input is None else encode_payload(value, what=f"input of workflow {plan.slug!r}", limit=limit)
-    )
+    text = None if input is None else encode_payload(value, what=f"input of workflow {plan.slug!r}", limit=limit)
     stubbed = {workflow.step_id(key): stub for key, stub in stubs.items()}
     async with AsyncExitStack() as stack:
         opened = dict(resources)

@@ -81,7 +81,11 @@ class Reclaimer:
         )
         for step in stale.reclaimed:
             log.warning(
-                "took step %s back from %s  run=%s attempt=%d", step.step_id, step.worker_id, step.run_id, step.attempt_number
+                "took step %s back from %s  run=%s attempt=%d",
+                step.step_id,
+                step.worker_id,
+                step.run_id,
+                step.attempt_number,
             )
         swept = await backend.sweep_round(partition, retention_us=settings.retention)
         for run_id in swept.timed_out:

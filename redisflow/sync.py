@@ -33,7 +33,9 @@ Out = TypeVar("Out")
 T = TypeVar("T")
 
 
-_inherited: list[object] = []  # after a fork: the parent's, kept from the collector, which would close what is the parent's
+_inherited: list[
+    object
+] = []  # after a fork: the parent's, kept from the collector, which would close what is the parent's
 
 
 class _LoopThread:
@@ -100,7 +102,9 @@ class Run(Generic[Out]):
 class Client:
     """Blocking client of one namespace; thread- and fork-safe. Arguments as `redisflow.Client`."""
 
-    def __init__(self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
+    ) -> None:
         self._arguments: dict[str, Any] = {"url": url, "namespace": namespace, "settings": settings}
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -152,9 +156,13 @@ class Client:
             _inherited.append((self._thread, self._client))
             self._pid, self._lock, self._thread, self._client = os.getpid(), threading.Lock(), None, None
 
-    def submit(self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, input: Any = None, **options: Any) -> Run[Out]:
+    def submit(
+        self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, input: Any = None, **options: Any
+    ) -> Run[Out]:
         """Submit one run; arguments and errors as `redisflow.Client.submit`."""
-        return self.submit_many(workflow, [Submission(input, **options)])[0]
+        anything: Any = workflow
+        runs: list[Run[Out]] = self.submit_many(anything, [Submission(input, **options)])
+        return runs[0]
 
     def submit_many(
         self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, inputs: Iterable[In | Submission[In]]

@@ -181,4 +181,7 @@ def no_leaked_threads() -> Iterator[None]:
     """A test ends the threads that it started."""
     before = set(threading.enumerate())
     yield
-    until(lambda: not [t for t in threading.enumerate() if t not in before and not t.name.startswith("redisflow-step")], 10)
+    until(
+        lambda: not [t for t in threading.enumerate() if t not in before and not t.name.startswith("redisflow-step")],
+        10,
+    )

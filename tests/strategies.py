@@ -135,7 +135,6 @@ def histories(max_size: int = 30) -> st.SearchStrategy[list[AnyEvent]]:
     step = {**common, "step_id": st.sampled_from(["charge", "notify"])}
 
     each = [
-        event_of(model, **(step if name in STEP_EVENT_TYPES else common))
-        for name, model in sorted(EVENT_TYPES.items())
+        event_of(model, **(step if name in STEP_EVENT_TYPES else common)) for name, model in sorted(EVENT_TYPES.items())
     ]
     return st.lists(st.one_of(each), max_size=max_size)

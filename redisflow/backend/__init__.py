@@ -1,0 +1,1 @@
+"""The backend: everything that talks to Redis, and nothing else does."""

@@ -100,7 +100,11 @@ class Channel(asyncio.Protocol):
 
 
 async def open_channel(
-    address: Address, on_lost: Callable[[Exception | None], None], *, on_push: Answer | None = None, timeout: float = 5.0
+    address: Address,
+    on_lost: Callable[[Exception | None], None],
+    *,
+    on_push: Answer | None = None,
+    timeout: float = 5.0,
 ) -> Channel:
     """Connect, log in and choose the database.
 

@@ -226,9 +226,7 @@ class Server:
                     told = True
             await asyncio.sleep(backoff.next())
 
-    async def script(
-        self, script: Script, keys: Keys, argv: list[Any], *, deadline_us: int | None = None
-    ) -> list[Any]:
+    async def script(self, script: Script, keys: Keys, argv: list[Any], *, deadline_us: int | None = None) -> list[Any]:
         """Run a script that may safely be repeated.
 
         Raises:

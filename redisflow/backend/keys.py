@@ -2,8 +2,8 @@
 
 A run and all that its transitions touch share one hash tag `{ns:p}`, so that one script serves them on a Cluster too; `p` is the
 partition, `crc32(route) mod P`, where the route is the run id up to its first dot. Each docstring gives the type, the kind and an
-example. Kinds: **fold** follows from the streams (`redisflow verify` checks it), **lease** and **cache** have a TTL or an owner that
-clears them, **registry** is written on registration.
+example. Kinds: **fold** follows from the streams (`redisflow verify` checks it), **lease** and **cache** have a TTL or an owner
+that clears them, **registry** is written on registration.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 | field | holds (msgpack) |
 |---|---|
 | `meta` | slug, version, `n` steps, `roots` (the first 500), `fan` where there are more, `on_error`, `schema`, `tm` timeout in µs |
-| `:<step>` | `queue`, `deps` and `kinds` (a letter each: r required, o optional, a after), `next` (dependents) and `edges`, `crashes`, `tiers`, `dp` (the dependency list, packed as StepStarted carries it) |
+| `:<step>` | `queue`, `deps` and `kinds` (a letter each: r required, o optional, a after), `next` (dependents) and `edges`,
+|           | `crashes`, `tiers`, `dp` (the dependency list, packed as StepStarted carries it) |
 | `#<k>` | names of the k-th 125 steps, in declaration order |
 | `json` | the plan as JSON, for readers |
 """
@@ -45,7 +46,8 @@ def plan_fields(plan: Plan) -> list[str | bytes]:
         names = [edge.step for edge in step.dependencies]
         after = dependents.get(step.id, ())
         body = {
-            "queue": step.queue, "deps": names, "kinds": "".join(edge.kind[0] for edge in step.dependencies), "next": [name for name, _ in after],
+            "queue": step.queue, "deps": names, "kinds": "".join(edge.kind[0] for edge in step.dependencies),
+            "next": [name for name, _ in after],
             "edges": "".join(kind[0] for _, kind in after), "crashes": step.retry.crashes,
             "tiers": _tiers(step.retry), "dp": _packed(names),
         }  # fmt: skip

@@ -52,7 +52,8 @@ class TurnAnswer:
 
     Attributes:
         now: the server's time (µs), the lease of every claim in it.
-        next_due: when the next step of the worker's queues will be due (µs); `now` where more is due already, 0 where none is known.
+        next_due: when the next step of the worker's queues will be due (µs); `now` where more is due already, 0 where none
+            is known.
         answers: a code an outcome, in order.
         claims: run, step, plan number, attempt, input, then dependency and output in turn.
     """

@@ -60,7 +60,9 @@ class Submission:
             raise InvalidArgument("tags", self.tags, "a list of words, not one text")
         for tag in self.tags:
             if not isinstance(tag, str) or not 0 < len(tag) <= MAX_TAG or any(c.isspace() or c in ",{}" for c in tag):
-                raise InvalidArgument("tags", tag, f"words of 1 to {MAX_TAG} characters without spaces, commas or braces")
+                raise InvalidArgument(
+                    "tags", tag, f"words of 1 to {MAX_TAG} characters without spaces, commas or braces"
+                )
 
 
 @dataclass(frozen=True, slots=True)

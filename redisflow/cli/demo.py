@@ -181,9 +181,7 @@ class _Demo:
         child.kill()
         await child.wait()
         rescue.worker, rescue.killed_at = name, now_us()
-        rescue.lost = [
-            step for step, row in self._board.rows.items() if row.status == "running" and row.worker == name
-        ]
+        rescue.lost = [step for step, row in self._board.rows.items() if row.status == "running" and row.worker == name]
         self._board.say(f"SIGKILL to {name} in the middle of {', '.join(rescue.lost)}", "bold red")
 
     def _tell(self, run: Run[Any], status: str, report: Path) -> None:

@@ -77,9 +77,7 @@ def load_module(source: str) -> ModuleType:
         raise UsageError(_explain(source, name, error)) from error
     loaded = getattr(module, "__file__", None)
     if path is not None and (loaded is None or Path(loaded).resolve() != path.resolve()):
-        raise UsageError(
-            f"{source} cannot be imported as {name!r}: that name belongs to {loaded or 'another module'}"
-        )
+        raise UsageError(f"{source} cannot be imported as {name!r}: that name belongs to {loaded or 'another module'}")
     return module
 
 

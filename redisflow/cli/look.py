@@ -24,9 +24,7 @@ STATUSES = ["pending", "running", "completed", "failed", "cancelled"]
 
 @click.command()
 @click.option("--workflow", help="Only those of this workflow.")
-@click.option(
-    "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Repeated: any of them."
-)
+@click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Repeated: any of them.")
 @click.option("--tag", "tags", multiple=True, help="Repeated: all of them.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("--offset", type=click.IntRange(0, 1_000_000_000), default=0)

@@ -71,9 +71,7 @@ def server_options(command: F) -> F:
         ("namespace", "Prefix of all keys; default: REDISFLOW_NAMESPACE, else redisflow."),
         ("url", "Server; default: REDISFLOW_URL, else the embedded one of this folder."),
     ):
-        command = click.option(f"--{name}", expose_value=False, callback=_keep, metavar="TEXT", help=text)(
-            command
-        )
+        command = click.option(f"--{name}", expose_value=False, callback=_keep, metavar="TEXT", help=text)(command)
     return command
 
 
@@ -87,9 +85,7 @@ pass_options = click.make_pass_decorator(Options, ensure=True)
 
 
 @asynccontextmanager
-async def open_client(
-    options: Options, *, service: bool = False, patient: bool = False
-) -> AsyncIterator[Client]:
+async def open_client(options: Options, *, service: bool = False, patient: bool = False) -> AsyncIterator[Client]:
     """An open client.
 
     Args:

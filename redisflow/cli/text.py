@@ -65,9 +65,7 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        file=stream, highlight=False, soft_wrap=False, width=None if stream.isatty() else _PIPE_WIDTH
-    )
+    return Console(file=stream, highlight=False, soft_wrap=False, width=None if stream.isatty() else _PIPE_WIDTH)
 
 
 def table(columns: Iterable[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -52,8 +52,7 @@ async def _verify(options: Options, run_ids: tuple[str, ...], repair: bool, as_j
                 repaired[run_id] = await verifier.repair(run_id)
     if as_json:
         listed = [
-            {"runId": v.run_id, "rule": v.rule, "message": v.message, "eventIds": list(v.event_ids)}
-            for v in found
+            {"runId": v.run_id, "rule": v.rule, "message": v.message, "eventIds": list(v.event_ids)} for v in found
         ]
         print_json({"runsChecked": verifier.runs_checked, "violations": listed, "repaired": repaired})
     else:

@@ -125,9 +125,7 @@ def bind_parameters(fn: Callable[..., Any], hints: Mapping[str, Any], scope: Sco
 
 def is_context(parameter: inspect.Parameter, hint: Any) -> bool:
     """Whether a parameter receives the context."""
-    return parameter.name == "ctx" or any(
-        StepContext in getattr(m, "__mro__", ()) for m in _sure_members(hint)
-    )
+    return parameter.name == "ctx" or any(StepContext in getattr(m, "__mro__", ()) for m in _sure_members(hint))
 
 
 def check_kind(parameter: inspect.Parameter, where: str) -> None:
@@ -137,9 +135,7 @@ def check_kind(parameter: inspect.Parameter, where: str) -> None:
         DefinitionError: it is `*args`, `**kwargs` or positional-only.
     """
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise DefinitionError(
-            f"{where}: {parameter} cannot be bound: name each parameter that the step needs"
-        )
+        raise DefinitionError(f"{where}: {parameter} cannot be bound: name each parameter that the step needs")
     if parameter.kind is parameter.POSITIONAL_ONLY:
         raise DefinitionError(
             f"{where}: {parameter.name!r} is positional-only: remove the '/', steps are called by name"

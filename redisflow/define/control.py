@@ -13,7 +13,7 @@ from redisflow.model.errors import InvalidArgument
 from redisflow.settings import Duration, parse_duration
 
 
-class Skip(Exception):  # noqa: N818 -- a way to end, not an error
+class Skip(Exception):
     """The step has nothing to do; steps that need its output are skipped too.
 
     Args:
@@ -30,7 +30,7 @@ class Skip(Exception):  # noqa: N818 -- a way to end, not an error
         return self.reason
 
 
-class Fatal(Exception):  # noqa: N818 -- named by what it does
+class Fatal(Exception):
     """The step fails for good, whatever attempts are left."""
 
     def __init__(self, message: str) -> None:
@@ -38,7 +38,7 @@ class Fatal(Exception):  # noqa: N818 -- named by what it does
         super().__init__(message)
 
 
-class RetryAfter(Exception):  # noqa: N818 -- named by what it does
+class RetryAfter(Exception):
     """This attempt failed; the next one, if any is left, waits as long as is said here instead of the
     policy's delay.
 

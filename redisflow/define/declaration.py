@@ -133,13 +133,10 @@ class Declaration:
     def _check_id(self, step_id: str, where: str) -> None:
         if self.sealed:
             raise DefinitionError(
-                f"{where}: the workflow is sealed since its first submit or worker start: "
-                "declare all steps before"
+                f"{where}: the workflow is sealed since its first submit or worker start: declare all steps before"
             )
         if step_id in self.steps:
-            raise DefinitionError(
-                f"{where}: there is a step of this name already: pass another, step(name=...)"
-            )
+            raise DefinitionError(f"{where}: there is a step of this name already: pass another, step(name=...)")
         if step_id in RESERVED or step_id == self.input_name:
             raise DefinitionError(
                 f"{where}: parameters named {step_id!r} mean the "
@@ -177,9 +174,7 @@ class Declaration:
                 return ids[0]
             wanted = getattr(key, "__name__", repr(key))
             if ids:
-                raise DefinitionError(
-                    f"{where}: {wanted!r} is the function of steps {ids}: name one of them by its id"
-                )
+                raise DefinitionError(f"{where}: {wanted!r} is the function of steps {ids}: name one of them by its id")
         raise DefinitionError(
             f"{where}: {wanted!r} is no step declared above (there are: {', '.join(self.steps) or 'none'}). "
             f"{did_you_mean(wanted, self.steps)}Declare it above, with @step"
@@ -215,9 +210,7 @@ def check_function(fn: object, where: str) -> None:
     if not callable(fn) or inspect.isclass(fn):
         raise DefinitionError(f"{where}: {fn!r} is not a function: decorate a `def` or `async def`")
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-        raise DefinitionError(
-            f"{where}: a step returns its output: collect into a list instead of using `yield`"
-        )
+        raise DefinitionError(f"{where}: a step returns its output: collect into a list instead of using `yield`")
 
 
 def check_name(value: object, pattern: str, where: str, what: str) -> None:
@@ -227,12 +220,8 @@ def check_name(value: object, pattern: str, where: str, what: str) -> None:
         DefinitionError: it does not.
     """
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        allowed = (
-            "letters, digits, '_' and '-'" if pattern == STEP_ID else "letters, digits, '_', '.' and '-'"
-        )
-        raise DefinitionError(
-            f"{where}: {what} {value!r} is not allowed: pass {what}= with {allowed}, 1 to 64 of them"
-        )
+        allowed = "letters, digits, '_' and '-'" if pattern == STEP_ID else "letters, digits, '_', '.' and '-'"
+        raise DefinitionError(f"{where}: {what} {value!r} is not allowed: pass {what}= with {allowed}, 1 to 64 of them")
 
 
 def micros(value: Duration | None, where: str) -> int | None:
@@ -248,9 +237,7 @@ def micros(value: Duration | None, where: str) -> int | None:
     except (ValueError, AttributeError) as error:
         raise DefinitionError(f"{where}: timeout={value!r}: {error}") from error
     if found == 0:
-        raise DefinitionError(
-            f"{where}: timeout={value!r} leaves no time: write for example '30s', or leave it out"
-        )
+        raise DefinitionError(f"{where}: timeout={value!r} leaves no time: write for example '30s', or leave it out")
     return found
 
 

@@ -25,9 +25,7 @@ from pydantic import BaseModel, RootModel
 NO_HINT: Any = inspect.Parameter.empty
 """Stands for a missing annotation, as in `inspect`."""
 
-_ALIASES = tuple(
-    {typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType)}
-)
+_ALIASES = tuple({typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType)})
 _JSON_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((bool, int, float), "number"),
     ((str, bytes), "string"),
@@ -71,11 +69,7 @@ def _read_one_by_one(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[s
 
 def markers(hint: Any, kind: type) -> list[Any]:
     """Instances of `kind` in the metadata of an `Annotated` hint."""
-    return (
-        [item for item in hint.__metadata__ if isinstance(item, kind)]
-        if get_origin(hint) is Annotated
-        else []
-    )
+    return [item for item in hint.__metadata__ if isinstance(item, kind)] if get_origin(hint) is Annotated else []
 
 
 def bare(hint: Any) -> Any:

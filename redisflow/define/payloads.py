@@ -76,8 +76,7 @@ class Payload:
 
 
 def problems(error: ValueError) -> list[tuple[str, str]]:
-    """(dotted field path, message) of each problem of a failed read or validation; `$` stands for the whole.
-    """
+    """(dotted field path, message) of each problem of a failed read or validation; `$` stands for the whole."""
     if isinstance(error, ValidationError):
         return [(".".join(map(str, p["loc"])) or "$", p["msg"]) for p in error.errors(include_url=False)]
     return [("$", str(error))]

@@ -33,8 +33,7 @@ class Resource(Generic[T]):
         required = [
             name
             for name, parameter in inspect.signature(make).parameters.items()
-            if parameter.default is parameter.empty
-            and parameter.kind.name not in ("VAR_POSITIONAL", "VAR_KEYWORD")
+            if parameter.default is parameter.empty and parameter.kind.name not in ("VAR_POSITIONAL", "VAR_KEYWORD")
         ]
         if required:
             raise DefinitionError(
@@ -73,11 +72,7 @@ def resource(make: Callable[[], Any]) -> Resource[Any]:
     Raises:
         DefinitionError: it is none of these.
     """
-    if not (
-        inspect.isasyncgenfunction(make)
-        or inspect.isgeneratorfunction(make)
-        or inspect.iscoroutinefunction(make)
-    ):
+    if not (inspect.isasyncgenfunction(make) or inspect.isgeneratorfunction(make) or inspect.iscoroutinefunction(make)):
         name = getattr(make, "__name__", repr(make))
         raise DefinitionError(
             f"resource {name!r} must be a generator that yields the value, or an async def that returns it"

@@ -47,7 +47,5 @@ def inline_runner() -> InlineRunner:
         RedisflowError: there is none.
     """
     if not _registered:
-        raise RedisflowError(
-            "the in-process runner is not loaded: import redisflow, or redisflow.inline, first"
-        )
+        raise RedisflowError("the in-process runner is not loaded: import redisflow, or redisflow.inline, first")
     return _registered[0]

@@ -29,9 +29,7 @@ def code_hash(fn: Callable[..., Any]) -> str:
 
 def _describe(code: CodeType) -> str:
     constants = (_describe(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts)
-    return "\n".join(
-        (code.co_name, code.co_code.hex(), repr(code.co_names), repr(code.co_varnames), *constants)
-    )
+    return "\n".join((code.co_name, code.co_code.hex(), repr(code.co_names), repr(code.co_varnames), *constants))
 
 
 def _constant(value: object) -> str:

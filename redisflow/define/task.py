@@ -63,9 +63,7 @@ class TaskDecorator(Protocol):
     """What `task(...)` with arguments gives."""
 
     @overload
-    def __call__(
-        self, fn: Callable[P, Coroutine[Any, Any, Out]], /
-    ) -> Task[P, Coroutine[Any, Any, Out], Out]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, Out]], /) -> Task[P, Coroutine[Any, Any, Out], Out]: ...
     @overload
     def __call__(self, fn: Callable[P, Out], /) -> Task[P, Out, Out]: ...
 
@@ -126,10 +124,11 @@ def _make(
     check_function(fn, where)
     hints = read_hints(fn, names)
     inputs = _input_parameters(fn, hints, where)
+    declared = NO_HINT
     if len(inputs) == 1:
         declared = hints.get(inputs[0].name, NO_HINT)
-    else:
-        declared = _as_object(slug, inputs, hints) if inputs else NO_HINT
+    elif inputs:
+        declared = _as_object(slug, inputs, hints)
     returns = hints.get("return", NO_HINT)
     workflow = make_workflow(
         slug,
@@ -144,9 +143,7 @@ def _make(
     return Task(fn, workflow)
 
 
-def _input_parameters(
-    fn: Callable[..., Any], hints: Mapping[str, Any], where: str
-) -> list[inspect.Parameter]:
+def _input_parameters(fn: Callable[..., Any], hints: Mapping[str, Any], where: str) -> list[inspect.Parameter]:
     """Parameters that are neither context nor resource."""
     found = []
     for parameter in inspect.signature(fn).parameters.values():
@@ -159,8 +156,7 @@ def _input_parameters(
             )
         if markers(hint, From):
             raise DefinitionError(
-                f"{where}: {parameter.name!r} asks for a step's output, but a task is one step: "
-                "use a Workflow"
+                f"{where}: {parameter.name!r} asks for a step's output, but a task is one step: use a Workflow"
             )
         if not markers(hint, Use) and not is_context(parameter, hint):
             found.append(parameter)

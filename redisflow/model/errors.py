@@ -88,7 +88,9 @@ class WorkflowNotFound(UsageError):
     def __init__(self, slug: str, known: Sequence[str] = ()) -> None:
         self.slug = slug
         listed = f"; known: {', '.join(sorted(known)[:10])}" if known else "; none is registered"
-        super().__init__(f"workflow {slug!r} is not registered{listed}. Start a worker that loads it, or pass the Workflow")
+        super().__init__(
+            f"workflow {slug!r} is not registered{listed}. Start a worker that loads it, or pass the Workflow"
+        )
 
 
 class StepNotFound(UsageError):

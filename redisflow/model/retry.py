@@ -69,8 +69,7 @@ class RetryPolicy(BaseModel):
         raise AssertionError("a policy has at least one tier")
 
     def delay_us(self, failures: int, jitter_draw: float) -> int:
-        """The wait, in µs, before the attempt that follows `failures` failures; `jitter_draw` is in [0, 1).
-        """
+        """The wait, in µs, before the attempt that follows `failures` failures; `jitter_draw` is in [0, 1)."""
         index, attempt = self.tier_of(failures)
         return retry_delay_us(self.tiers[index], attempt - 1, jitter_draw)
 

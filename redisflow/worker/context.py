@@ -21,7 +21,20 @@ class Job:
         stopped: set when the run has stopped or the lease is gone: no outcome is wanted any more.
     """
 
-    __slots__ = ("attempt", "context", "lease", "number", "partition", "run", "slot", "started", "step", "stopped", "stored", "task")
+    __slots__ = (
+        "attempt",
+        "context",
+        "lease",
+        "number",
+        "partition",
+        "run",
+        "slot",
+        "started",
+        "step",
+        "stopped",
+        "stored",
+        "task",
+    )
 
     def __init__(self, partition: int, lease: int, claimed: list[Any], slot: int) -> None:
         self.partition = partition

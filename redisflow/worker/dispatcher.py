@@ -179,7 +179,11 @@ class Dispatcher:
         settled = parse_answer(code)
         where = f"run={job.run.decode()} step={job.step.decode()} attempt={job.attempt}"
         if settled.reply == Reply.REJECTED:
-            log.error("the outcome of a step was rejected: %s  %s", self._backend.scripts["turn"].locate(settled.detail or ""), where)
+            log.error(
+                "the outcome of a step was rejected: %s  %s",
+                self._backend.scripts["turn"].locate(settled.detail or ""),
+                where,
+            )
         elif settled.reply != Reply.ALREADY:
             log.info("outcome not recorded: %s  %s", settled.reply.name, where)
         self._settled(job, settled.reply)

@@ -141,7 +141,7 @@ class Executors:
         except asyncio.CancelledError as error:
             if not job.stopped:  # the body's own doing: without an outcome the step would run for ever
                 self._fail(job, error)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - nothing that a body raises may escape
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 log.warning("a step raised %s: taken as its failure", type(error).__name__)
             self._fail(job, error)
@@ -187,7 +187,7 @@ class Executors:
             value, raised = None, None
             try:
                 value = context.run(step.fn, **kwargs)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised on the loop
                 raised = error
             try:
                 self._loop.call_soon_threadsafe(finish, value, raised)
@@ -219,7 +219,9 @@ class Executors:
         supplied = info.steps.get(name, ())
         missing = [param for param in step.required_steps if param not in supplied]
         if missing:
-            log.warning("step %s of %s needs %s, which the run's version does not give: handed back", name, info.slug, missing)
+            log.warning(
+                "step %s of %s needs %s, which the run's version does not give: handed back", name, info.slug, missing
+            )
             return None
         found = (step, info.slug)
         self._found[(job.partition, job.number, job.step)] = found
@@ -258,8 +260,10 @@ class StepTimeout(TimeoutError):
 def _describe(error: BaseException) -> StepError:
     try:
         described = describe_exception(error)
-    except Exception as trouble:
-        return StepError(name=type(error).__name__, message=f"(the error could not be described: {type(trouble).__name__})")
+    except Exception as trouble:  # noqa: BLE001 - an error whose description raises is still an error
+        return StepError(
+            name=type(error).__name__, message=f"(the error could not be described: {type(trouble).__name__})"
+        )
     if described.stack and len(described.stack) > MAX_STACK:
         half = MAX_STACK // 2
         cut = f"{described.stack[:half]}\n… cut …\n{described.stack[-half:]}"

@@ -112,7 +112,8 @@ class Worker:
         self._heartbeat.start()
         for index, keys in enumerate(partitions):
             await self.backend.listener.subscribe(
-                keys.wake_channel(self.id), lambda message, index=index: self._on_wake(index, message)  # type: ignore[misc]
+                keys.wake_channel(self.id),
+                lambda message, index=index: self._on_wake(index, message),  # type: ignore[misc]
             )
         await self._dispatcher.open()
         log.info("worker %s serves %s with %d slots", self.id, ", ".join(self.queues), self.concurrency)

@@ -68,9 +68,7 @@ async def populate(backend: Backend) -> list[str]:
         runs.append(run_id)
         await fail(backend, await claim(backend, run_id, "a"), duration_us=number)
         error = {"message": f"broken {number // 2}", "stack": "trace"}
-        await backend.fail_step(
-            await claim(backend, run_id, "a"), error, prints, duration_us=7, reason="timeout"
-        )
+        await backend.fail_step(await claim(backend, run_id, "a"), error, prints, duration_us=7, reason="timeout")
         last = await claim(backend, run_id, "a", worker="w2")
         if number == 0:
             await backend.complete_step(last, "1", duration_us=11)
@@ -191,9 +189,7 @@ async def test_events_with_a_time_of_their_own_count_by_it(backend: Backend) -> 
     await backend.call("append", partition, rest)
     live = await start(backend, CHAIN)
     late = pack({"a": 1, "d": 3, "x": False, "ts": 1045})
-    await backend.call(
-        "append", backend.partition(live.run_id), [live.run_id, "StepCompleted", "z", late, "1", ""]
-    )
+    await backend.call("append", backend.partition(live.run_id), [live.run_id, "StepCompleted", "z", late, "1", ""])
     summary = await check_window(backend, ["old-1", live.run_id], start_us=1010, end_us=1045)
     assert (summary.success_rate.successful_steps, summary.success_rate.total_runs) == (2, 0)
     assert summary.scheduling_latency.max_us == 20
@@ -215,9 +211,7 @@ async def test_the_last_of_a_pair_is_the_last_by_time(backend: Backend) -> None:
     assert (await backend.get_scheduling_latency(start_us=0)).max_us == 10
 
 
-async def test_long_streams_and_many_runs_are_paged(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_long_streams_and_many_runs_are_paged(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RUNS", 2), ("STREAMS", 2), ("ENTRIES", 3)):
         monkeypatch.setattr(walk, name, value)
     monkeypatch.setattr("redisflow.backend.redis.error_queries.FAILURES", 2)
@@ -228,9 +222,7 @@ async def test_long_streams_and_many_runs_are_paged(
     await check_window(backend, runs, start_us=now - HOUR, end_us=now, workflow_slug="retried")
 
 
-async def test_a_run_that_ends_meanwhile_counts_once(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_that_ends_meanwhile_counts_once(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was when its stream was read: among the live runs, before it ended."""
     run_id = await submit(backend, CHAIN)
     await complete(backend, run_id, "a")
@@ -276,9 +268,9 @@ async def test_errors_are_grouped_by_their_stored_hashes(backend: Backend, group
     found = await backend.get_errors_list(grouping_strategy=grouping)
     assert found == figures.errors_list(events, grouping)
     assert found.total == (4 if grouping == "exact" else 3)
-    assert await backend.get_errors_list(
-        grouping_strategy=grouping, limit=1, offset=1
-    ) == figures.errors_list(events, grouping, limit=1, offset=1)
+    assert await backend.get_errors_list(grouping_strategy=grouping, limit=1, offset=1) == figures.errors_list(
+        events, grouping, limit=1, offset=1
+    )
     assert (await backend.get_errors_list(workflow_slug="flow")).total == 0
     assert (await backend.get_errors_list(workflow_slug="retried", limit=0)).total == 4
     for group in found.errors:

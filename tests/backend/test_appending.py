@@ -106,9 +106,7 @@ async def test_a_scheduled_step_of_a_history_can_be_claimed(backend: RedisBacken
 async def test_events_out_of_time_order_count_by_their_time(backend: RedisBackend, first: str) -> None:
     run_id = await imported(backend)
     early, late = (
-        (broke(1_000_010), ended(1_000_020))
-        if first == "completion"
-        else (ended(1_000_010), broke(1_000_020))
+        (broke(1_000_010), ended(1_000_020)) if first == "completion" else (ended(1_000_010), broke(1_000_020))
     )
     await append(backend, run_id, late)
     await append(backend, run_id, early)

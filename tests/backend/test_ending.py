@@ -76,9 +76,7 @@ async def test_a_running_run_is_cancelled(backend: RedisBackend) -> None:
 async def test_a_terminal_run_is_left_as_it_is(backend: RedisBackend) -> None:
     for end in ("completed", "cancelled"):
         claimed = await start(backend, ONE)
-        await (
-            backend.complete_step(claimed, "1") if end == "completed" else backend.cancel_run(claimed.run_id)
-        )
+        await (backend.complete_step(claimed, "1") if end == "completed" else backend.cancel_run(claimed.run_id))
         before = await snapshot(backend)
         result = await backend.cancel_run(claimed.run_id)
         assert (result.cancelled, result.status) == (False, end)
@@ -94,9 +92,7 @@ async def test_there_is_nothing_to_cancel(backend: RedisBackend) -> None:
 
 async def test_of_many_ends_at_once_one_is_recorded(backend: RedisBackend) -> None:
     claimed = await start(backend, ONE)
-    await asyncio.gather(
-        *(backend.cancel_run(claimed.run_id) for _ in range(10)), backend.complete_step(claimed, "1")
-    )
+    await asyncio.gather(*(backend.cancel_run(claimed.run_id) for _ in range(10)), backend.complete_step(claimed, "1"))
     ends = [line for line in await history(backend, claimed.run_id) if line in ENDS]
     assert len(ends) == 1
 

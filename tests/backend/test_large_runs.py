@@ -47,9 +47,7 @@ async def drain(backend: RedisBackend) -> list[str]:
         assert all(answer == 0 for answer in reply[4])
         claims = reply[5]
         idle = 0 if claims or outcomes else idle + 1
-        outcomes = [
-            part for run, name, *_ in claims for part in completed(run.decode(), name.decode(), reply[1])
-        ]
+        outcomes = [part for run, name, *_ in claims for part in completed(run.decode(), name.decode(), reply[1])]
         ran += [name.decode() for _, name, *_ in claims]
     return ran
 

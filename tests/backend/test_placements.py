@@ -63,11 +63,7 @@ async def drain(backend: RedisBackend) -> int:
             seq += 1
             reply = await turn(backend, seq, want=64, outcomes=outcomes, partition=partition)
             assert all(answer == 0 for answer in reply[4])
-            outcomes = [
-                part
-                for run, name, *_ in reply[5]
-                for part in completed(run.decode(), name.decode(), reply[1])
-            ]
+            outcomes = [part for run, name, *_ in reply[5] for part in completed(run.decode(), name.decode(), reply[1])]
             again = bool(outcomes) or bool(await scores(backend, backend.partitions[partition].expand))
             count += len(reply[5])
     return count
@@ -115,9 +111,7 @@ async def test_claims_compete(placed: RedisBackend) -> None:
 async def test_keys_are_global(placed: RedisBackend) -> None:
     """The route of a keyed run is a hash of its key: so the record is found in the run's partition."""
     for n in range(20):
-        answers = await asyncio.gather(
-            *(placed.submit(ONE, [Submission(idempotency_key=f"k{n}")]) for _ in range(3))
-        )
+        answers = await asyncio.gather(*(placed.submit(ONE, [Submission(idempotency_key=f"k{n}")]) for _ in range(3)))
         assert len({answer[0].run_id for answer in answers}) == 1
         assert sum(answer[0].is_new for answer in answers) == 1
     assert (await placed.list_runs("flow"))[1] == 20

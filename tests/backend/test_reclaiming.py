@@ -236,9 +236,7 @@ async def test_a_heartbeat_names_what_is_no_longer_its_own(backend: RedisBackend
     assert after[f"{again.run_id}|a"] == before[f"{again.run_id}|a"]
 
 
-async def test_a_heartbeat_without_leases_says_that_the_worker_lives(
-    backend: RedisBackend, beat: Beat
-) -> None:
+async def test_a_heartbeat_without_leases_says_that_the_worker_lives(backend: RedisBackend, beat: Beat) -> None:
     assert beat() == []
     keys = backend.partitions[0]
     assert set(await scores(backend, keys.workers)) == {"w1.boot"}

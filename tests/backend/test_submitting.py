@@ -108,9 +108,7 @@ async def test_priorities_are_levels_and_the_highest_goes_first(backend: RedisBa
 
 
 async def test_in_a_level_the_first_that_is_due_goes_first(backend: RedisBackend) -> None:
-    runs = [
-        await submit(backend, ONE, available_at_us=1_000_000_000_000_000 + offset) for offset in (30, 10, 20)
-    ]
+    runs = [await submit(backend, ONE, available_at_us=1_000_000_000_000_000 + offset) for offset in (30, 10, 20)]
     claimed = (await turn(backend, 1, want=10))[5]
     assert [entry[0].decode() for entry in claimed] == [runs[1], runs[2], runs[0]]
 
@@ -218,9 +216,7 @@ async def test_a_thousand_runs_in_one_submit_keep_their_order(backend: RedisBack
     newest, total = await backend.list_runs("flow", limit=3)
     assert total == 1000
     assert len(newest) == 3
-    for first in range(
-        0, 1000, 250
-    ):  # one script each; in it, runs stand in the order in which they were given
+    for first in range(0, 1000, 250):  # one script each; in it, runs stand in the order in which they were given
         states = await backend.get_runs([result.run_id for result in results[first : first + 250]])
         created = [state.created_at for state in states if state]
         assert created == sorted(set(created))

@@ -144,9 +144,7 @@ async def test_an_outcome_that_raises_takes_its_run_with_it_and_no_other(backend
     assert {key: value for key, value in (await snapshot(backend)).items() if bad.encode() in key} == before
     assert await statuses(backend, good) == {"a": "completed", "b": "completed", "c": "running"}
     # the run is not stranded: its outcomes can be sent again
-    answers = (await turn(backend, 3, outcomes=[*completed(bad, "a", lease), *completed(bad, "b", lease)]))[
-        ANSWERS
-    ]
+    answers = (await turn(backend, 3, outcomes=[*completed(bad, "a", lease), *completed(bad, "b", lease)]))[ANSWERS]
     assert answers == [Reply.OK, Reply.OK]
 
 

@@ -106,9 +106,7 @@ def rf(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
-def run_process(
-    *arguments: str, cwd: Path, env: dict[str, str], stdin: str = "", timeout: float = 60
-) -> Finished:
+def run_process(*arguments: str, cwd: Path, env: dict[str, str], stdin: str = "", timeout: float = 60) -> Finished:
     """`python -m redisflow …` to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "redisflow", *arguments], cwd=cwd, env=env, input=stdin, capture_output=True,

@@ -71,9 +71,11 @@ def test_show_is_a_tree_in_the_order_of_the_plan(rf: Call, shop_worker: Service)
     lines = rf("show", "r1").out.splitlines()
     assert lines[0].split() == ["shop", "r1", "completed"]
     tree = [line.strip("│├└─ ") for line in lines[lines.index("steps") + 1 :]]
-    assert [line.split()[0] for line in tree] == ["price", "bill", "stock"] or [
-        line.split()[0] for line in tree
-    ] == ["price", "stock", "bill"]
+    assert [line.split()[0] for line in tree] == ["price", "bill", "stock"] or [line.split()[0] for line in tree] == [
+        "price",
+        "stock",
+        "bill",
+    ]
     assert any("also needs" in line for line in tree)
     told = rf("show", "r1", "--json").json
     assert [step["stepId"] for step in told["steps"]] == ["price", "stock", "bill"]

@@ -27,9 +27,7 @@ def test_worker_drains_on_a_signal(rf: Call, shop_worker: Service, number: int) 
 
 
 def test_worker_of_a_dotted_module(flow: Path, tmp_path: Path, env: dict[str, str]) -> None:
-    with service(
-        "worker", flow.stem, "--queues", "shop,more", "--concurrency", "3", cwd=tmp_path, env=env
-    ) as worker:
+    with service("worker", flow.stem, "--queues", "shop,more", "--concurrency", "3", cwd=tmp_path, env=env) as worker:
         worker.expect("serves shop, more with 3 slots")
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0

@@ -128,9 +128,7 @@ async def test_waiters_are_woken_at_once(client: Client) -> None:
     assert time.monotonic() - ended < 2
 
 
-async def test_a_waiter_that_comes_while_the_first_still_subscribes(
-    settings: Settings, server: TestServer
-) -> None:
+async def test_a_waiter_that_comes_while_the_first_still_subscribes(settings: Settings, server: TestServer) -> None:
     async with Proxy(server.socket, Path(server.folder) / "slow.sock") as proxy:  # noqa: SIM117
         async with Client(settings=settings.model_copy(update={"url": proxy.url})) as client:
             run = await client.submit(flow, 1)
@@ -185,9 +183,7 @@ async def test_events_of_a_run_that_is_deleted_meanwhile_end_loudly(client: Clie
     """A blocked read never wakes on a deleted stream: it looks for the run again."""
     run = await client.submit(flow, 3)
     await run.cancel()
-    others = client.backend.follow(
-        run.id, after="9999999999999999-0", block_ms=50
-    )  # past the end, so that it blocks
+    others = client.backend.follow(run.id, after="9999999999999999-0", block_ms=50)  # past the end, so that it blocks
     following = asyncio.ensure_future(anext(others))
     await asyncio.sleep(0)
     assert await client.backend.delete_run(run.id)

@@ -229,8 +229,7 @@ async def test_namespaces_know_nothing_of_each_other(client: Client, settings: S
 async def test_listing_filters_and_pages(client: Client) -> None:
     one, two = plain("one"), plain("two")
     ids = [
-        (await client.submit(one, run_id=f"a{n}", tags=["even" if n % 2 == 0 else "odd", "all"])).id
-        for n in range(6)
+        (await client.submit(one, run_id=f"a{n}", tags=["even" if n % 2 == 0 else "odd", "all"])).id for n in range(6)
     ]
     other = await client.submit(two, run_id="b", tags=["all"])
     for run_id in ids[:2]:

@@ -126,9 +126,7 @@ def test_a_closed_client_opens_again(settings: Settings) -> None:
 
 
 def test_a_client_that_cannot_open_leaves_no_thread(settings: Settings) -> None:
-    client = Client(
-        settings=settings.model_copy(update={"url": "unix:///nowhere.sock", "retry_deadline": 10_000})
-    )
+    client = Client(settings=settings.model_copy(update={"url": "unix:///nowhere.sock", "retry_deadline": 10_000}))
     with pytest.raises(ServerUnavailable):
         client.open()
     assert not any(thread.name == "redisflow-sync" for thread in threading.enumerate())

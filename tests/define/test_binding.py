@@ -190,9 +190,7 @@ def test_the_input_has_one_name() -> None:
     def second(purchase: Order) -> None: ...
 
     message = refused(flow, second)
-    assert (
-        "parameter 'purchase' takes the input, which is 'order' elsewhere. The input has one name" in message
-    )
+    assert "parameter 'purchase' takes the input, which is 'order' elsewhere. The input has one name" in message
     assert "rename it to 'order'" in message
 
     def both(order: Order, other: Order) -> None: ...
@@ -276,10 +274,7 @@ def test_what_cannot_be_a_step() -> None:
         flow, plain, isolate=True
     )
     message = refused(flow, plain, timeout="30s")
-    assert (
-        "timeout='30s' on a plain function, which runs in a thread that can't be killed: use `async def`"
-        in message
-    )
+    assert "timeout='30s' on a plain function, which runs in a thread that can't be killed: use `async def`" in message
     assert "timeout='soon': " in refused(flow, slow, timeout="soon")
     assert "leaves no time" in refused(flow, slow, timeout=0)
     assert "queue 'a/b' is not allowed" in refused(flow, slow, queue="a/b")
@@ -384,16 +379,13 @@ def test_an_input_annotation_that_cannot_work() -> None:
 
     def work(input: list[int]) -> None: ...
 
-    assert (
-        "parameter 'input' is annotated list[int], but the input is Order. Annotate it with Order"
-        in refused(flow, work)
+    assert "parameter 'input' is annotated list[int], but the input is Order. Annotate it with Order" in refused(
+        flow, work
     )
 
 
 def test_workflow_arguments() -> None:
-    with pytest.raises(
-        DefinitionError, match=r"slug 'a b' is not allowed: pass slug= with letters, digits, '_', '.'"
-    ):
+    with pytest.raises(DefinitionError, match=r"slug 'a b' is not allowed: pass slug= with letters, digits, '_', '.'"):
         Workflow("a b")
     with pytest.raises(DefinitionError, match="on_error='ignore' is unknown: write 'stop' or 'finish'"):
         Workflow("a", on_error="ignore")  # type: ignore[call-overload]

@@ -131,9 +131,7 @@ async def test_the_example_of_the_docs() -> None:
 
 
 async def test_a_stub_that_names_no_step() -> None:
-    with pytest.raises(
-        DefinitionError, match=r"workflow 'checkout': 'chrage' is no step .* Did you mean 'charge'\?"
-    ):
+    with pytest.raises(DefinitionError, match=r"workflow 'checkout': 'chrage' is no step .* Did you mean 'charge'\?"):
         await checkout.run_inline(order, stubs={"chrage": None})
 
 

@@ -25,15 +25,12 @@ def step(step_id: str, *edges: tuple[str, str], **more: Any) -> PlanStep:
     dependencies = tuple(Edge(step=s, kind=k) for s, k in edges)  # type: ignore[arg-type]
     params = tuple(s for s, k in edges if k == "required")
     return PlanStep(
-        **{"id": step_id, "name": step_id, "queue": "q", "dependencies": dependencies, "params": params}
-        | more
+        **{"id": step_id, "name": step_id, "queue": "q", "dependencies": dependencies, "params": params} | more
     )
 
 
 def test_dependents_and_roots() -> None:
-    plan = plan_of(
-        step("a"), step("b", ("a", "required")), step("c", ("a", "after"), ("b", "optional")), step("d")
-    )
+    plan = plan_of(step("a"), step("b", ("a", "required")), step("c", ("a", "after"), ("b", "optional")), step("d"))
     assert plan.roots == ("a", "d")
     assert plan.dependents == {
         "a": (("b", "required"), ("c", "after")),
@@ -181,18 +178,14 @@ def test_defaults_make_an_input_optional() -> None:
 
 def test_a_workflow_is_sealed_by_the_first_look_at_its_plan() -> None:
     flow = Workflow("flow")
-    with pytest.raises(
-        DefinitionError, match=r"workflow 'flow' has no steps: declare one with @workflow.step"
-    ):
+    with pytest.raises(DefinitionError, match=r"workflow 'flow' has no steps: declare one with @workflow.step"):
         _ = flow.plan
 
     @flow.step
     def one() -> None: ...
 
     assert flow.plan is flow.plan
-    with pytest.raises(
-        DefinitionError, match=r"step 'two' of workflow 'flow': the workflow is sealed .* declare all"
-    ):
+    with pytest.raises(DefinitionError, match=r"step 'two' of workflow 'flow': the workflow is sealed .* declare all"):
 
         @flow.step
         def two() -> None: ...
@@ -205,16 +198,12 @@ def test_a_declared_output_has_a_step_that_gives_it() -> None:
     def one() -> str:
         return ""
 
-    with pytest.raises(
-        DefinitionError, match=r"declares output=int, but no step gives it.*export=True.*'one'"
-    ):
+    with pytest.raises(DefinitionError, match=r"declares output=int, but no step gives it.*export=True.*'one'"):
         _ = flow.plan
 
     @flow.step(export=True)
     def two() -> str:
         return ""
 
-    with pytest.raises(
-        DefinitionError, match=r"step 'two' .* returns str, but the workflow declares output=int"
-    ):
+    with pytest.raises(DefinitionError, match=r"step 'two' .* returns str, but the workflow declares output=int"):
         _ = flow.plan

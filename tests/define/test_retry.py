@@ -16,9 +16,7 @@ from redisflow.model.retry import RetryPolicy, RetryTier, retry_delay_us
 FLAT = RetryTier(attempts=3, delay_us=1_000, factor=2, max_delay_us=3_000, jitter=0)
 
 
-@pytest.mark.parametrize(
-    ("failures", "delay"), [(0, 1_000), (1, 1_000), (2, 2_000), (3, 3_000), (5_000, 3_000)]
-)
+@pytest.mark.parametrize(("failures", "delay"), [(0, 1_000), (1, 1_000), (2, 2_000), (3, 3_000), (5_000, 3_000)])
 def test_a_delay_grows_by_the_factor_up_to_its_cap(failures: int, delay: int) -> None:
     assert retry_delay_us(FLAT, failures, 0.5) == delay
 

@@ -86,9 +86,7 @@ def test_bind_tells_where_the_input_is_wrong(text: str | None, problem: str) -> 
 
 
 def test_bind_tells_which_output_is_wrong() -> None:
-    with pytest.raises(
-        InvalidInput, match=r"output of step 'price' for step 'last' of workflow 'shop' .* cents: "
-    ):
+    with pytest.raises(InvalidInput, match=r"output of step 'price' for step 'last' of workflow 'shop' .* cents: "):
         shop.steps["last"].bind(None, {"price": "{}"}, None, {tool: ""})
     with pytest.raises(InvalidInput, match=r"\$: missing, parameter 'price' needs it"):
         shop.steps["last"].bind(None, {}, None, {tool: ""})
@@ -204,9 +202,7 @@ def test_what_cannot_be_a_resource() -> None:
     async def needs(url: str) -> int:
         return 1
 
-    with pytest.raises(
-        DefinitionError, match=r"resource 'needs' has parameters \(url\).*read settings inside"
-    ):
+    with pytest.raises(DefinitionError, match=r"resource 'needs' has parameters \(url\).*read settings inside"):
         resource(needs)  # type: ignore[call-overload]
     with pytest.raises(DefinitionError, match="resource 'int' must be a generator that yields"):
         resource(int)  # type: ignore[call-overload]

@@ -84,9 +84,7 @@ async def ends_once(client: Client, runs: list[Run[Any]], completions: int) -> N
         assert (types["StepCompleted"], types["WorkflowCompleted"]) == (completions, 1), types
 
 
-async def test_a_killed_workers_step_runs_again_within_the_promised_time(
-    quick: Client, reclaimer: Reclaimer
-) -> None:
+async def test_a_killed_workers_step_runs_again_within_the_promised_time(quick: Client, reclaimer: Reclaimer) -> None:
     run = await quick.submit(held, "")
     with worker_process(quick.settings) as victim:
         await eventually(lambda: is_running(run), 20)
@@ -108,9 +106,7 @@ async def test_a_killed_workers_step_runs_again_within_the_promised_time(
     await ends_once(quick, [run], 1)
 
 
-async def test_workers_are_killed_all_the_time_and_every_run_ends_once(
-    quick: Client, reclaimer: Reclaimer
-) -> None:
+async def test_workers_are_killed_all_the_time_and_every_run_ends_once(quick: Client, reclaimer: Reclaimer) -> None:
     runs = await quick.submit_many(brisk, range(400))
     for _ in range(3):
         before = (await quick.runs(status=["completed"], limit=0))[1]
@@ -119,9 +115,7 @@ async def test_workers_are_killed_all_the_time_and_every_run_ends_once(
             victim.kill()
             victim.wait()
     async with Worker(quick, [brisk]):
-        assert await asyncio.gather(*(run.result(timeout=20) for run in runs)) == [
-            2 * n + 1 for n in range(400)
-        ]
+        assert await asyncio.gather(*(run.result(timeout=20) for run in runs)) == [2 * n + 1 for n in range(400)]
     await ends_once(quick, runs, 2)
 
 
@@ -129,9 +123,7 @@ async def _more_than(client: Client, count: int) -> bool:
     return (await client.runs(status=["completed"], limit=1))[1] > count
 
 
-async def test_a_frozen_workers_outcome_is_refused(
-    quick: Client, reclaimer: Reclaimer, tmp_path: Path
-) -> None:
+async def test_a_frozen_workers_outcome_is_refused(quick: Client, reclaimer: Reclaimer, tmp_path: Path) -> None:
     go = tmp_path / "go"
     run = await quick.submit(gated, str(go))
     with worker_process(quick.settings) as zombie:
@@ -200,10 +192,7 @@ def _line_with_any(process: subprocess.Popen[str], words: tuple[str, ...]) -> st
 async def test_two_reclaimers_side_by_side_take_each_step_once(quick: Client) -> None:
     backend = quick.backend
     await backend.register_plan(held.plan)
-    runs = [
-        result.run_id
-        for result in await backend.submit(held.plan, [Submission(input='""') for _ in range(150)])
-    ]
+    runs = [result.run_id for result in await backend.submit(held.plan, [Submission(input='""') for _ in range(150)])]
     for run_id in runs:
         assert await backend.claim_step(run_id, "hold", "dead.worker")
     sidecars = [Reclaimer(quick, name=name) for name in ("left", "right")]
@@ -253,9 +242,7 @@ async def test_a_server_that_is_killed_under_load_loses_nothing(durable: TestSer
             await asyncio.to_thread(durable.start)
             for batch in await asyncio.gather(*submitting):
                 runs += batch
-        assert await asyncio.gather(*(run.result(timeout=30) for run in runs)) == [
-            2 * n + 1 for n in range(300)
-        ]
+        assert await asyncio.gather(*(run.result(timeout=30) for run in runs)) == [2 * n + 1 for n in range(300)]
     await ends_once(durably, runs, 2)
     assert (await durably.runs(limit=1))[1] == 300
 

@@ -77,9 +77,7 @@ def test_every_key_of_a_script_is_one_of_the_key_module() -> None:
 
 def test_only_commit_and_a_few_named_files_write() -> None:
     """Phase 1 writes nothing: what writes is commit, and scripts that are one write or a hint after it."""
-    writes = re.compile(
-        r"call\('(XADD|XDEL|HSET|HDEL|ZADD|ZREM\w*|SET|DEL|UNLINK|EXPIRE|SADD|RPUSH|INCR\w*|HINCR\w*)'"
-    )
+    writes = re.compile(r"call\('(XADD|XDEL|HSET|HDEL|ZADD|ZREM\w*|SET|DEL|UNLINK|EXPIRE|SADD|RPUSH|INCR\w*|HINCR\w*)'")
     writers = {file for file, text in SOURCES.items() if writes.search(text)}
     assert writers <= {"lib/commit.lua", "register.lua", "reserve.lua", "forget.lua", "wait.lua", "turn.lua"}
 
@@ -125,9 +123,7 @@ TIERS = st.builds(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    tiers=st.lists(TIERS, min_size=1, max_size=4), failures=st.integers(1, 30), draw=st.integers(0, 999_999)
-)
+@given(tiers=st.lists(TIERS, min_size=1, max_size=4), failures=st.integers(1, 30), draw=st.integers(0, 999_999))
 async def test_retry_delays_are_the_same(
     probe: Script, backend: RedisBackend, tiers: list[RetryTier], failures: int, draw: int
 ) -> None:

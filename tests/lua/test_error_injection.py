@@ -197,9 +197,7 @@ async def reclaim_two(backend: RedisBackend) -> Call:
 @scenario
 async def expand_by_reclaim(backend: RedisBackend) -> Call:
     await submit(backend, plan(*(step(f"s{i}") for i in range(520))))
-    await backend.reclaim_round(
-        0, threshold_us=10**12, reclaimed_by="r0"
-    )  # over the steps that the submit scheduled
+    await backend.reclaim_round(0, threshold_us=10**12, reclaimed_by="r0")  # over the steps that the submit scheduled
     return Call("reclaim", {"reclaimer": "r1", "threshold": 10**12, "tick": 0, "draw": "0.5"})
 
 
@@ -314,9 +312,7 @@ async def drive(backend: RedisBackend, rounds: int = 40) -> list[str]:
     return live
 
 
-async def judge(
-    backend: RedisBackend, call: Call, reply: Any, wrote: int, before: dict[bytes, bytes]
-) -> list[str]:
+async def judge(backend: RedisBackend, call: Call, reply: Any, wrote: int, before: dict[bytes, bytes]) -> list[str]:
     """What is wrong after a failed call."""
     if isinstance(reply, ResponseError) and "injected" not in str(reply):
         return [f"raised {reply}"]
@@ -353,16 +349,12 @@ async def test_one_failing_call(backend: RedisBackend, name: str) -> None:
     wrong: list[str] = []
     total = await count_calls(backend, name)
     # of a large run, whose calls are much alike: the first, some, and the last
-    nths = [
-        n for n in range(1, total + 1) if name not in LARGE or n < 6 or n % (total // 4) == 0 or n > total - 8
-    ]
+    nths = [n for n in range(1, total + 1) if name not in LARGE or n < 6 or n % (total // 4) == 0 or n > total - 8]
     try:
         for nth in nths:
             call = await SCENARIOS[name](backend)
             before = await snapshot(backend)
-            reply, command, wrote = await run_shimmed(
-                backend, shimmed(backend.scripts[call.script]), call, nth
-            )
+            reply, command, wrote = await run_shimmed(backend, shimmed(backend.scripts[call.script]), call, nth)
             assert command, f"the script made fewer calls than the {total} before"
             found = await judge(backend, call, reply, wrote, before)
             wrong += [f"call {nth} ({command}, after {wrote} writes): {line}" for line in found[:2]]

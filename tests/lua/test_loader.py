@@ -106,8 +106,7 @@ def test_wrong_headers_are_refused(load: Folder, text: str, message: str) -> Non
 
 def test_the_header_is_the_signature(load: Folder) -> None:
     script = load(
-        HEAD
-        + "-- ARGV epoch string     of the namespace\n-- ARGV count int\n-- ARGV items list      the rest\n"
+        HEAD + "-- ARGV epoch string     of the namespace\n-- ARGV count int\n-- ARGV items list      the rest\n"
         "-- RETURNS {OK}\n-- EVENTS StepStarted StepFailed\nreturn 1\n"
     )
     assert script.title == "probe: a script of the tests"

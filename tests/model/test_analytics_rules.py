@@ -42,9 +42,7 @@ def ids(at: int, run_id: str = "r", step_id: str = "s") -> dict[str, Any]:
 
 
 def completed(at: int, attempt: int = 1, **where: str) -> StepCompleted:
-    return StepCompleted(
-        **ids(at, **where), output="1", duration_us=at, attempt_number=attempt, export_output=False
-    )
+    return StepCompleted(**ids(at, **where), output="1", duration_us=at, attempt_number=attempt, export_output=False)
 
 
 def failed(
@@ -163,13 +161,9 @@ def test_errors_group_by_message_and_at_most_ten_are_listed() -> None:
 def test_unstable_workers_rank_by_count_then_first_seen() -> None:
     def reclaimed(at: int, worker: str) -> StepReclaimed:
         times = {"last_heartbeat_us": 0, "stale_threshold_us": 1, "stale_duration_us": at}
-        return StepReclaimed(
-            **ids(at), original_worker_id=worker, reclaimed_by="x", attempt_number=1, **times
-        )
+        return StepReclaimed(**ids(at), original_worker_id=worker, reclaimed_by="x", attempt_number=1, **times)
 
-    found = analytics.worker_stability(
-        [reclaimed(1, "b"), reclaimed(2, "a"), reclaimed(6, "c"), reclaimed(7, "c")]
-    )
+    found = analytics.worker_stability([reclaimed(1, "b"), reclaimed(2, "a"), reclaimed(6, "c"), reclaimed(7, "c")])
     assert [worker.worker_id for worker in found.most_unstable_workers] == ["c", "b", "a"]
     assert (found.average_stale_time_us, found.steps_reclaimed_by_worker) == (4, {"b": 1, "a": 1, "c": 2})
 
@@ -236,9 +230,7 @@ def test_error_detail_describes_the_newest() -> None:
     )
     assert (found.affected_runs, found.first_seen, found.last_seen) == (2, 3, 5)
     assert [seen.timestamp_us for seen in found.occurrences] == [5, 4]
-    assert [seen.timestamp_us for seen in analytics.error_detail(events, "n:m:e", offset=2).occurrences] == [
-        3
-    ]
+    assert [seen.timestamp_us for seen in analytics.error_detail(events, "n:m:e", offset=2).occurrences] == [3]
 
 
 def test_error_detail_of_nothing_is_zeros() -> None:

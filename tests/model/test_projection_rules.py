@@ -32,9 +32,7 @@ USAGE = {
     "voluntaryContextSwitches": 0,
     "involuntaryContextSwitches": 0,
 }
-HASHES = dict.fromkeys(
-    ("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash"), "0"
-)
+HASHES = dict.fromkeys(("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash"), "0")
 
 
 def step(kind: str, at: int, attempt: int = 1, **fields: Any) -> AnyEvent:
@@ -120,9 +118,7 @@ def test_a_stale_end_only_adds_a_change_with_the_present_status() -> None:
     before = project_step_state(events)
     for late in (step("StepCompleted", 30), step("StepFailed", 30), step("StepFailed", 30, terminal=False)):
         after = project_step_state([*events, late])
-        assert after.model_copy(update={"state_changes": ()}) == before.model_copy(
-            update={"state_changes": ()}
-        )
+        assert after.model_copy(update={"state_changes": ()}) == before.model_copy(update={"state_changes": ()})
         assert [(change.status, change.timestamp) for change in after.state_changes][-1] == ("running", 30)
 
 

@@ -131,8 +131,5 @@ def test_the_command_line_runs(python: Run) -> None:
 
 
 def test_public_names_are_there(python: Run) -> None:
-    code = (
-        "import redisflow, redisflow.sync\n"
-        "print(all(hasattr(redisflow, name) for name in redisflow.__all__))\n"
-    )
+    code = "import redisflow, redisflow.sync\nprint(all(hasattr(redisflow, name) for name in redisflow.__all__))\n"
     assert python("-c", code).strip() == "True"

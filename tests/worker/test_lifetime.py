@@ -285,9 +285,7 @@ async def test_sigterm_drains_a_process(client: Client, settings: Settings, tmp_
     assert await run.result(timeout=1) == 1
 
 
-async def test_a_second_sigterm_hands_back_at_once(
-    client: Client, settings: Settings, tmp_path: Path
-) -> None:
+async def test_a_second_sigterm_hands_back_at_once(client: Client, settings: Settings, tmp_path: Path) -> None:
     from tests.flows_worker import patient
 
     run = await client.submit(patient, str(tmp_path / "go"))

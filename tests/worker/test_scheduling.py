@@ -187,9 +187,7 @@ async def test_an_idle_worker_is_woken_long_before_it_would_look(client: Client)
             await eventually(lambda: client.backend.client.zcard(sleepers))
             run = await client.submit(flow)
             await run.result(timeout=10)
-            wire = {
-                event["type"]: event["timestampUs"] for event in await client.backend.load_wire_events(run.id)
-            }
+            wire = {event["type"]: event["timestampUs"] for event in await client.backend.load_wire_events(run.id)}
             waits.append(wire["StepStarted"] - wire["RunSubmitted"])
     # without wake-ups a worker looks every second, half of one on the average
     assert sorted(waits)[3] < 100_000
@@ -307,9 +305,7 @@ async def test_a_step_that_no_worker_knows_fails_as_removed(settings: Settings) 
         run = await client.submit(older)
         async with Worker(client, [newer]):
             await eventually(lambda: _ended(client, run.id))
-        failed = [
-            event for event in await client.backend.load_wire_events(run.id) if event["type"] == "StepFailed"
-        ]
+        failed = [event for event in await client.backend.load_wire_events(run.id) if event["type"] == "StepFailed"]
         assert [event["failureReason"] for event in failed] == ["step-removed"]
         await assert_consistent(client.backend)
 
@@ -319,9 +315,7 @@ async def _ended(client: Client, run_id: str) -> bool:
 
 
 @pytest.fixture
-async def halves(
-    server: TestServer, settings: Settings, tmp_path: Path
-) -> AsyncIterator[tuple[Client, Proxy]]:
+async def halves(server: TestServer, settings: Settings, tmp_path: Path) -> AsyncIterator[tuple[Client, Proxy]]:
     """A client of a namespace with two partitions, behind a proxy."""
     async with Proxy(server.socket, Path(server.folder) / "halves.sock") as proxy:
         update: dict[str, Any] = {"url": proxy.url, "partitions": 2}
@@ -348,9 +342,7 @@ async def test_slots_are_shared_over_partitions(halves: tuple[Client, Proxy]) ->
     assert gate.most == 8
 
 
-async def test_a_partition_that_was_silent_is_served_again(
-    halves: tuple[Client, Proxy], server: TestServer
-) -> None:
+async def test_a_partition_that_was_silent_is_served_again(halves: tuple[Client, Proxy], server: TestServer) -> None:
     """After a second without an answer its slots serve others; it must be looked at again all the same."""
     client, proxy = halves
     flow = Workflow("silent")

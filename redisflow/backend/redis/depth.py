@@ -89,9 +89,7 @@ class QueueDepths(ErrorQueries):
             for slug, tally in (await self._tallies(None, split=True)).items()
             if tally.pending or tally.scheduled
         ]  # fmt: skip
-        return sorted(
-            found, key=lambda depth: (-depth.pending_runs - depth.scheduled_steps, depth.workflow_slug)
-        )
+        return sorted(found, key=lambda depth: (-depth.pending_runs - depth.scheduled_steps, depth.workflow_slug))
 
     async def _tallies(self, only: str | None, *, split: bool) -> Tallies:
         tallies: Tallies = {}
@@ -124,9 +122,7 @@ class QueueDepths(ErrorQueries):
         async for slug, _ in self._members(partition, self.partitions[partition].running):
             tallies.setdefault(slug, _Tally()).running_steps += 1
 
-    async def _count_scheduled(
-        self, partition: int, only: str | None, tallies: Tallies, *, split: bool
-    ) -> None:
+    async def _count_scheduled(self, partition: int, only: str | None, tallies: Tallies, *, split: bool) -> None:
         keys = self.partitions[partition]
         levels = await self.server.retry(lambda: self.client.zrange(keys.levels, 0, -1))
         places = [(member.decode(), f"{keys.prefix}scheduled:{member.decode()}") for member in levels]

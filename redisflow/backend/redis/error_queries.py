@@ -130,9 +130,7 @@ class ErrorQueries(Walk):
         for partition in {partition for _, _, partition in places}:
             runs = {_parts(member)[0] for _, member, here in places if here == partition}
             heads = await self.heads_of(partition, runs)
-            slugs.update(
-                (run, head.slug) for run, head in heads.items() if window.workflow_slug in (None, head.slug)
-            )
+            slugs.update((run, head.slug) for run, head in heads.items() if window.workflow_slug in (None, head.slug))
         names = frozenset(name.encode() for name in counted_names(counter))
         wanted = [place for place in places if _parts(place[1])[0] in slugs]
         for run_id, entries in await self._entries(wanted):

@@ -71,6 +71,4 @@ def parse_step(raw: bytes) -> StepField:
     """An `s:<step>` field."""
     level, failures, crashes, unmet, lease, ended = struct.unpack(">bHHIQQ", raw[4:-1])
     attempt = int.from_bytes(raw[1:4], "big")
-    return StepField(
-        raw[:1].decode(), attempt, level, failures, crashes, unmet, lease, ended, raw[-1:].decode()
-    )
+    return StepField(raw[:1].decode(), attempt, level, failures, crashes, unmet, lease, ended, raw[-1:].decode())

@@ -158,9 +158,7 @@ async def workers(backend: RedisBackend, seen_within_us: int) -> list[dict[str, 
     now = await server_time(backend)
     found: dict[str, dict[str, Any]] = {}
     for keys in backend.partitions:
-        seen = await _ask(
-            backend, "zrangebyscore", keys.workers, now - seen_within_us, "+inf", withscores=True
-        )
+        seen = await _ask(backend, "zrangebyscore", keys.workers, now - seen_within_us, "+inf", withscores=True)
         for name, at in seen:
             info, running = await _ask(backend, "hmget", keys.worker(name.decode()), "info", "running")
             worker = found.setdefault(name.decode(), {"running": 0, **(json.loads(info) if info else {})})

@@ -70,10 +70,7 @@ class Runs(Registry):
                 fields["ix"] = True
                 reply = await self.call("reserve", home, key_hash=fields["ih"], run_id=run_id)
                 first = reply[1].decode()
-                if first != run_id:
-                    items.remove(item)
-                    results[position] = SubmitResult(first, False)
-                elif (await self.status_of([run_id]))[0]:
+                if first != run_id or (await self.status_of([run_id]))[0]:
                     items.remove(item)
                     results[position] = SubmitResult(first, False)
 
@@ -123,6 +120,7 @@ class Runs(Registry):
         """States of several runs in one round trip: from the header and the submission of each."""
         if not run_ids:
             return []
+
         async def read() -> list[Any]:
             pipe = self.client.pipeline(transaction=False)
             for run_id in run_ids:
@@ -173,7 +171,9 @@ class Runs(Registry):
                     for name in statuses:
                         index = keys.index(slug, name)
                         if wanted:
-                            pipe.zinter([index, *(keys.tag(slug, tag) for tag in wanted)], aggregate="MIN", withscores=True)
+                            pipe.zinter(
+                                [index, *(keys.tag(slug, tag) for tag in wanted)], aggregate="MIN", withscores=True
+                            )
                         else:
                             pipe.zcard(index)
                             pipe.zrange(index, 0, top, desc=True, withscores=True)

@@ -84,7 +84,13 @@ class Steps(Events):
             retry_after_us: delay of the retry in place of the policy's.
         """
         data, packed_error, how = failure_parts(
-            claim.attempt_number, error, fingerprints, duration_us, reason=reason, fatal=fatal, retry_after_us=retry_after_us
+            claim.attempt_number,
+            error,
+            fingerprints,
+            duration_us,
+            reason=reason,
+            fatal=fatal,
+            retry_after_us=retry_after_us,
         )
         return await self._settle("fail", claim, data, packed_error, how)
 

@@ -25,7 +25,12 @@ class Upkeep(Steps):
             tick_us: time between rounds; after a longer gap (an outage) one threshold passes before anything is taken. 0: no grace.
         """
         reply = await self.call(
-            "reclaim", partition, reclaimer=reclaimed_by, threshold=threshold_us, tick=tick_us, draw=f"{random.random():.6f}"
+            "reclaim",
+            partition,
+            reclaimer=reclaimed_by,
+            threshold=threshold_us,
+            tick=tick_us,
+            draw=f"{random.random():.6f}",
         )
         taken = tuple(
             Reclaimed(slug.decode(), run.decode(), step.decode(), attempt, worker.decode())

@@ -194,10 +194,9 @@ class Verifier:
         backend, keys = self._backend, self._backend.partitions[partition]
         client = backend.client
         sets: list[tuple[str, str | None]] = [(keys.running, "r")]
-        async for key in client.scan_iter(match=_literal(keys.prefix) + "scheduled:*", count=500):
-            sets.append((key.decode(), "s"))
-        async for key in client.scan_iter(match=_literal(keys.prefix) + "runs:*", count=500):
-            sets.append((key.decode(), None))
+        for pattern, status in (("scheduled:*", "s"), ("runs:*", None)):
+            found = client.scan_iter(match=_literal(keys.prefix) + pattern, count=500)
+            sets += [(key.decode(), status) async for key in found]
         sets += [(keys.ended, None), (keys.deadlines, None), (keys.expand, None), (keys.failures, None)]
         for key, letter in sets:
             async for raw, _ in client.zscan_iter(key, count=500):

@@ -125,11 +125,7 @@ class Walk(Upkeep):
         for partition, keys in enumerate(self.opened):
             async for page in self._runs_of(partition, window):
                 heads = await self.heads_of(partition, page)
-                runs = [
-                    (run, head.slug)
-                    for run, head in heads.items()
-                    if window.workflow_slug in (None, head.slug)
-                ]
+                runs = [(run, head.slug) for run, head in heads.items() if window.workflow_slug in (None, head.slug)]
                 for first in range(0, len(runs), STREAMS):
                     async for events in self._events_of(keys, runs[first : first + STREAMS], names, window):
                         for event in events:
@@ -179,9 +175,7 @@ class Walk(Upkeep):
         slugs.update([(await self.plan_info(partition, int(number))).slug for number in numbers])
         return sorted(slugs)
 
-    async def scored_pages(
-        self, key: str, low: int | str, high: int | str
-    ) -> AsyncIterator[list[tuple[bytes, float]]]:
+    async def scored_pages(self, key: str, low: int | str, high: int | str) -> AsyncIterator[list[tuple[bytes, float]]]:
         """Members of a sorted set by score; those that leave it meanwhile move no other out of sight."""
         skip = 0
         while True:
@@ -238,9 +232,7 @@ class Walk(Upkeep):
     async def _later_entries(self, keys: k.Keys, run_id: str, after: bytes) -> AsyncIterator[list[Entry]]:
         while True:
             low = f"({after.decode()}"
-            page = await self.server.retry(
-                partial(self.client.xrange, keys.events(run_id), min=low, count=ENTRIES)
-            )
+            page = await self.server.retry(partial(self.client.xrange, keys.events(run_id), min=low, count=ENTRIES))
             if page:
                 yield page
             if len(page) < ENTRIES:
@@ -258,9 +250,7 @@ def check_time(argument: str, value: object) -> None:
         raise InvalidArgument(argument, value, "integer microseconds since the epoch, or None")
 
 
-def _window(
-    start: int, end: int, slug: str | None, step: str | None, run_ids: frozenset[str] | None
-) -> Window:
+def _window(start: int, end: int, slug: str | None, step: str | None, run_ids: frozenset[str] | None) -> Window:
     if start > end:
         raise InvalidArgument("start_us", start, f"at most end_us={end} (by default 24 hours ago, and now)")
     return Window(start, end, slug, step, run_ids)

@@ -51,9 +51,7 @@ class SummaryCounter:
         self._ends = EndsCounter()
         fed: list[Counter] = [] if errors else [self._errors]
         fed += [self._retries, self._latency, self._steps, self._runs, self._workers, self._ends]
-        self._by_type = {
-            model: tuple(counter for counter in fed if model in counter.counted) for model in self.counted
-        }
+        self._by_type = {model: tuple(counter for counter in fed if model in counter.counted) for model in self.counted}
 
     def add(self, event: BaseEvent) -> None:
         """Count an event."""
