@@ -136,7 +136,6 @@ def servers_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.xfail(reason="`import redisflow` loads all public names at once", strict=False)
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     """What makes `redisflow --help` answer at once, on any machine."""
     code = (

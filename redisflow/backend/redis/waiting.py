@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from redisflow.backend.listener import Listener
 from redisflow.backend.redis.core import RedisCore
-from redisflow.backend.redis.upkeep import Upkeep
+from redisflow.backend.redis.analytics import Analytics
 
 LOOK_AGAIN = 5.0  # seconds: a hint may be lost, the status is the truth
 ENDED = ("completed", "failed", "cancelled")
 
 
-class Waiting(Upkeep):
+class Waiting(Analytics):
     """`wait_for` on top of the other roles."""
 
     _listener: Listener | None = None
