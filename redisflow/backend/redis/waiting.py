@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from redisflow.backend.listener import Listener
-from redisflow.backend.redis.core import RedisCore
 from redisflow.backend.redis.analytics import Analytics
+from redisflow.backend.redis.core import RedisCore
 
 LOOK_AGAIN = 5.0  # seconds: a hint may be lost, the status is the truth
 ENDED = ("completed", "failed", "cancelled")
