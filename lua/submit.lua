@@ -13,6 +13,7 @@
 -- @include lib/wake
 -- @include lib/once
 local ROOT = pair('a', 1) .. '\161r\161i'
+local root_data = {} -- by delay: nearly always the same
 
 local function submit_run(id, d, envelope, input, k)
   local run = new_run(id)
@@ -25,7 +26,13 @@ local function submit_run(id, d, envelope, input, k)
     local s = new_step(run, roots[i])
     run.steps[roots[i]] = s
     -- available when the run is: its own time less what was emitted since
-    emit(run, 'StepScheduled', roots[i], map(3, ROOT .. pair('dl', run.available - now - run.seq)))
+    local delay = run.available - now - run.seq
+    local data = root_data[delay]
+    if not data then
+      data = map(3, ROOT .. pair('dl', delay))
+      root_data[delay] = data
+    end
+    emit(run, 'StepScheduled', roots[i], data)
     scheduled(run, roots[i], s, 1, run.available)
   end
   run.expand = run.plan.fan

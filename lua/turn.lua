@@ -23,15 +23,14 @@
 local worker_key = prefix .. 'worker:' .. worker
 local record = call('HGET', worker_key, lane)
 if record then
-  local last, answers_text, claims_text = match(record, '^(%d+)\n([^\n]*)\n(.*)$')
-  last = tonumber(last)
+  local last, lease, answers_text, claims_text = match(record, '^(%d+) (%d+)\n([^\n]*)\n(.*)$')
+  last, lease = tonumber(last), tonumber(lease)
   if seq < last then
     return { OLD_TURN, last }
   elseif seq == last then
     -- answered from the record: claims whose lease is no longer current are left out, payloads are read again
-    local answers, claims, lease = cjson.decode(answers_text), {}, 0
-    for id, name, claim_lease in string.gmatch(claims_text, '([^|\n]*)|([^\n]*)|(%d+)\n') do
-      lease = tonumber(claim_lease)
+    local answers, claims = cjson.decode(answers_text), {}
+    for id, name in string.gmatch(claims_text, '([^|\n]+)|([^\n]+)') do
       local run = load_run(id, name)
       local s = run and run.steps[name]
       if s and LIVE[run.status] and s.status == 'r' and s.lease == lease then
@@ -77,11 +76,11 @@ for queue in string.gmatch(queues, '[^,]+') do
   serves[queue] = true
 end
 local claims, claims_text = {}, {}
+body = body .. '\162sl'
 local next_due, more = nil, false
 local function take(run, name)
   local k = #claims
-  local slot_pairs = '\162sl' .. sub(slots, 3 * k + 1, 3 * k + 3)
-  local ok, claimed = pcall(start_step, run, name, body .. slot_pairs, 3)
+  local ok, claimed = pcall(start_step, run, name, body, 3, sub(slots, 3 * k + 1, 3 * k + 3))
   if not ok then
     run.dropped = tostring(claimed)
     return false
@@ -116,11 +115,11 @@ local kept = {}
 for _, claimed in ipairs(claims) do
   if not runs[claimed[1]].dropped then
     kept[#kept + 1] = claimed
-    claims_text[#claims_text + 1] = claimed[1] .. '|' .. claimed[2] .. '|' .. now_text .. '\n'
+    claims_text[#kept] = runs[claimed[1]].steps[claimed[2]].member or claimed[1] .. '|' .. claimed[2]
   end
 end
 extra_writes[1] = { 'HSET', worker_key, lane,
-  format('%d', seq) .. '\n' .. (#answers > 0 and cjson.encode(answers) or '[]') .. '\n' .. table.concat(claims_text) }
+  format('%d %s\n', seq, now_text) .. (#answers > 0 and cjson.encode(answers) or '[]') .. '\n' .. table.concat(claims_text, '\n') }
 if not record then
   extra_writes[2] = { 'EXPIRE', worker_key, 86400 }
 end

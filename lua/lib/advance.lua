@@ -58,7 +58,8 @@ local function first_failure(run)
   if run.failure then
     return run.failure.step, run.failure.error, run.failure.reason
   end
-  local entry = call('XRANGE', run.key .. ':events', run.failed, run.failed)[1]
+  local id = run.first_failure or call('HGET', run.key, 'f') or '0-0'
+  local entry = call('XRANGE', run.key .. ':events', id, id)[1]
   if not entry then
     return nil, packed({ message = 'a step failed' }), 'step-failed'
   end

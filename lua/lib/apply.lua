@@ -25,10 +25,17 @@ local function move(run, name, s, to)
     return
   end
   s.status = to
-  run.active = run.active + (ACTIVE[to] and 1 or 0) - (ACTIVE[from] and 1 or 0)
-  run.open = run.open + (ENDED[from] and 1 or 0) - (ENDED[to] and 1 or 0)
-  run.done = run.done + (to == 'c' and 1 or 0) - (from == 'c' and 1 or 0)
-  local planned = ENDED[from] ~= ENDED[to] and plan_step(run.plan, name)
+  if ACTIVE[from] ~= ACTIVE[to] then
+    run.active = run.active + (ACTIVE[to] and 1 or -1)
+  end
+  if from == 'c' or to == 'c' then
+    run.done = run.done + (to == 'c' and 1 or -1)
+  end
+  if ENDED[from] == ENDED[to] then
+    return
+  end
+  run.open = run.open + (ENDED[from] and 1 or -1)
+  local planned = plan_step(run.plan, name)
   if planned and #planned.next > 0 then
     load_steps(run, planned.next)
     for i, dependent in ipairs(planned.next) do
@@ -82,8 +89,8 @@ local function failed(run, name, s, reason, terminal, ms, seq)
   end
   if terminal then
     if not run.failed then
-      run.failed = format('%d-%d', ms, seq)
-      set_field(run, 'f', run.failed)
+      run.failed, run.first_failure = true, format('%d-%d', ms, seq)
+      set_field(run, 'f', run.first_failure)
     end
     move(run, name, s, 'f')
   end

@@ -56,7 +56,7 @@ local function start_run(run)
 end
 
 -- {run, step, plan, attempt, input, then name and output of each dependency that completed}
-local function start_step(run, name, worker_pairs, worker_count)
+local function start_step(run, name, worker_pairs, worker_count, slot_pairs)
   local s, planned = run.steps[name], plan_step(run.plan, name)
   if run.status == 'p' then
     start_run(run)
@@ -69,7 +69,7 @@ local function start_step(run, name, worker_pairs, worker_count)
       planned.start = head
     end
   end
-  emit(run, 'StepStarted', name, head .. worker_pairs)
+  emit(run, 'StepStarted', name, head .. worker_pairs .. (slot_pairs or ''))
   started(run, name, s, attempt, now)
   local input = run.input and (payload_of(run, run.input) or run.input) or ''
   local claimed = { run.id, name, run.number, attempt, input }
@@ -120,6 +120,7 @@ local function take_due(due, want, take)
         end
         if not run.dropped then
           if LIVE[run.status] and run.steps[name].status == 's' then
+            run.steps[name].member = member
             if take(run, name) then
               taken = taken + 1
             end

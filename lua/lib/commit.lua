@@ -61,13 +61,13 @@ local function touch_queue(queue, level)
 end
 
 local function diff_step(run, name, s, was_live, live)
-  local member
+  local member = s.member -- as a claim read it
   local was, is = was_live and s.was, live and s.status
   if was == 's' and (is ~= 's' or s.was_level ~= s.level) then
-    member = run.id .. '|' .. name
+    member = member or run.id .. '|' .. name
     gather(removes, touch_queue(queue_of(run, name), s.was_level), member)
   elseif was == 'r' and is ~= 'r' then
-    member = run.id .. '|' .. name
+    member = member or run.id .. '|' .. name
     gather(removes, running_key, member)
   end
   if is == 's' and s.available then
@@ -109,8 +109,10 @@ local function diff_run(run)
   elseif live and was_status and not was_live then
     gather(removes, ended_key, run.id)
   end
-  for _, tag in ipairs(run.tags or {}) do
-    gather(adds, prefix .. 'runs:' .. slug_of(run) .. ':tag:' .. tag, score_text(run.created), run.id)
+  if run.tags then
+    for _, tag in ipairs(run.tags) do
+      gather(adds, prefix .. 'runs:' .. slug_of(run) .. ':tag:' .. tag, score_text(run.created), run.id)
+    end
   end
   if run.key_hash then
     records[prefix .. 'idempotency:' .. run.key_hash] = run.id
@@ -119,8 +121,10 @@ local function diff_run(run)
     gather(adds, prefix .. 'expand', 0, run.id)
   end
   local failures = run.failures
-  for i = 1, failures and #failures or 0, 2 do
-    gather(adds, prefix .. 'failures', score_text(failures[i]), failures[i + 1])
+  if failures then
+    for i = 1, #failures, 2 do
+      gather(adds, prefix .. 'failures', score_text(failures[i]), failures[i + 1])
+    end
   end
   local stopped = was_live and not live
   for name, s in pairs(run.steps) do
@@ -155,6 +159,10 @@ local function write_hash(run)
       fields[n + 1], fields[n + 2], n = field, value, n + 2
     end
   end
+  if n <= 3000 then
+    failed_write(run, pcall_write('HSET', run.key, unpack(fields)))
+    return
+  end
   for first = 1, n, 3000 do
     write(run, 'HSET', run.key, unpack(fields, first, math.min(first + 2999, n)))
   end
@@ -165,11 +173,11 @@ local function write_run(run)
   if run.first_seq then
     id = now_text .. '-' .. run.first_seq -- runs of one submit keep their order by the time of their first event
   end
-  local events = run.events
+  local events, given = run.events, run.given
   for i = 1, run.count, 4 do
-    local reply = pcall_write('XADD', stream, run.given and run.given[i] or id, 'type', events[i], 'step', events[i + 1], 'data', events[i + 2],
-      'payload', events[i + 3])
-    if failed_write(run, reply) then
+    local reply = pcall_write('XADD', stream, given and given[i] or id, 'type', events[i], 'step', events[i + 1], 'data',
+      events[i + 2], 'payload', events[i + 3])
+    if type(reply) == 'table' and failed_write(run, reply) then
       return
     end
     id = next_id

@@ -1,6 +1,6 @@
 -- Runs as Lua tables: the fields of a run's hash, parsed once a call, and what was loaded beside what the fold made of it.
 --
---   h          header, packed: status, plan, priority, attempt, open, active, done, created, started, ended, timeout
+--   h          header, packed: status, f where a step failed for good, plan, priority, attempt, open, active, done, created, started, ended, timeout
 --   s:<step>   step, packed: status, attempt, level, failures, crashes, unmet, lease, ended, kind
 --   o:<step>   output: =<text> or @<event id>        i  input, likewise        w  slug, where there is no plan
 --   f          event id of the failure that came first        u:<step>  since when it is handed back for lack of code
@@ -12,7 +12,7 @@ local LIVE = { p = true, r = true }
 local ENDED = { c = true, f = true, k = true }
 local ACTIVE = { s = true, r = true }
 -- struct, not text: it takes a quarter of the time. redisflow/backend/redis/header.py holds the same formats.
-local HEADER = '>c1I4i1I2I4I4I4I8I8I8I8'
+local HEADER = '>c1c1I4i1I2I4I4I4I8I8I8I8'
 local STEP = '>c1I3i1I2I2I4I8I8c1'
 local struct_pack, struct_unpack = struct.pack, struct.unpack
 local INLINE = 62 -- longest payload kept in the hash: a field over 64 bytes turns the hash from a listpack into a table
@@ -27,8 +27,8 @@ local function new_run(id)
 end
 
 -- a run as its hash holds it
-local function parse_run(id, key, text, input, failed)
-  local status, number, priority, attempt, open, active, done, created, started, ended, timeout = struct_unpack(HEADER, text)
+local function parse_run(id, key, text, input)
+  local status, failed, number, priority, attempt, open, active, done, created, started, ended, timeout = struct_unpack(HEADER, text)
   local plan = plans[number]
   if plan == nil then
     plan = plan_of(number)
@@ -36,13 +36,13 @@ local function parse_run(id, key, text, input, failed)
   return {
     id = id, key = key, steps = {}, events = false, count = 0, seq = 0,
     status = status, number = number, plan = plan, priority = priority, created = created, attempt = attempt, open = open,
-    active = active, done = done, timeout = timeout, started = started, ended = ended, failed = failed, input = input,
+    active = active, done = done, timeout = timeout, started = started, ended = ended, failed = failed == 'f', input = input,
     was_status = status, was_ended = ended,
   }
 end
 
 local function header_text(run)
-  return struct_pack(HEADER, run.status, run.number, run.priority, run.attempt, run.open, run.active, run.done, run.created,
+  return struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active, run.done, run.created,
     run.started, run.ended, run.timeout)
 end
 
@@ -94,12 +94,12 @@ local function load_run(id, name)
   local run = runs[id]
   if run == nil then
     local key = prefix .. 'run:' .. id
-    local got = call('HMGET', key, 'h', 's:' .. name, 'i', 'f')
+    local got = call('HMGET', key, 'h', 's:' .. name, 'i')
     if not got[1] then
       runs[id] = false
       return nil
     end
-    run = parse_run(id, key, got[1], got[3], got[4] and got[4] ~= '' and got[4])
+    run = parse_run(id, key, got[1], got[3])
     if run.number == 0 then
       run.slug = call('HGET', key, 'w')
     end

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 STATUSES = {"p": "pending", "r": "running", "c": "completed", "f": "failed", "x": "cancelled"}
 STEP_STATUSES = {"p": "pending", "s": "scheduled", "r": "running", "c": "completed", "f": "failed", "k": "skipped"}
-_HEADER = struct.Struct(">cIbHIIIQQQQ")
+_HEADER = struct.Struct(">ccIbHIIIQQQQ")
 
 
 class Header(NamedTuple):
     """A run's header.
 
     Attributes:
+        failed: a step failed for good; field `f` names the event.
         plan: plan number, 0 for a run without a plan.
         open: steps of the plan (and others seen) that have not ended.
         active: steps that are scheduled or running.
@@ -24,6 +25,7 @@ class Header(NamedTuple):
     """
 
     status: str
+    failed: bool
     plan: int
     priority: int
     attempt: int
@@ -63,8 +65,8 @@ class StepField(NamedTuple):
 
 def parse_header(raw: bytes) -> Header:
     """The `h` field."""
-    status, *rest = _HEADER.unpack(raw)
-    return Header(status.decode(), *rest)
+    status, failed, *rest = _HEADER.unpack(raw)
+    return Header(status.decode(), failed == b"f", *rest)
 
 
 def parse_step(raw: bytes) -> StepField:

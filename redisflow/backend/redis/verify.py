@@ -263,7 +263,8 @@ def expected_header(snapshot: _Snapshot) -> Header:
     ended = sum(status in ("completed", "failed", "skipped") for status in statuses)
     unplanned = sum(name not in plan for name in fold.steps)
     return Header(
-        _RUN_LETTER.get(fold.status, "-"), snapshot.plan_number, fold.priority, fold.attempt,
+        _RUN_LETTER.get(fold.status, "-"),
+        bool(fold.failed), snapshot.plan_number, fold.priority, fold.attempt,
         snapshot.total + unplanned - ended, sum(status in ("scheduled", "running") for status in statuses),
         statuses.count("completed"), fold.created, fold.started or 0, fold.ended or 0, fold.timeout or 0,
     )  # fmt: skip
