@@ -12,7 +12,14 @@ from redisflow.backend.redis.registry import Registry
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import CancelResult, Submission, SubmitResult
 from redisflow.codec import decode_event, pack
-from redisflow.model.errors import PayloadTooLarge, RedisflowError, RunExists, RunNotFound, TransitionRefused
+from redisflow.model.errors import (
+    InvalidArgument,
+    PayloadTooLarge,
+    RedisflowError,
+    RunExists,
+    RunNotFound,
+    TransitionRefused,
+)
 from redisflow.model.states import RunState
 from redisflow.model.workflow import Plan
 
@@ -21,6 +28,7 @@ Item = tuple[int, str, dict[str, Any], str]
 """Position in the list, run id, RunSubmitted envelope, input."""
 MOST_ROUNDS = 10_000
 """Calls of delete for one run: each takes some hundred members or some thousand events away."""
+AT_ONCE = 4  # calls of submit under way a partition
 CHUNK = 250  # runs a call of submit: keeps it near 10 ms
 
 
@@ -35,29 +43,56 @@ class Runs(Registry):
             PayloadTooLarge: an input is over the cap; nothing was written.
             RunExists: a given run id is in use (runs before it in the list were submitted).
         """
-        limit = self.settings.max_payload_bytes
-        prepared: dict[int, list[Item]] = {}
+        for submission in submissions:
+            self._check(plan, submission)
         results: list[SubmitResult | None] = [None] * len(submissions)
-        for position, submission in enumerate(submissions):
-            submission.check()
-            if submission.input is not None and len(submission.input) * 4 > limit:
-                size = len(submission.input.encode())
-                if size > limit:
-                    raise PayloadTooLarge(f"the input of {plan.slug!r}", size, limit)
-            run_id, fields = _fields(plan, submission)
-            item = (position, run_id, fields, submission.input if submission.input is not None else "")
-            prepared.setdefault(self.partition(run_id), []).append(item)
-        await self._reserve_keys(prepared, results)
-        jobs = [
-            self._submit_chunk(plan, partition, items[first : first + CHUNK], results)
-            for partition, items in prepared.items()
-            for first in range(0, len(items), CHUNK)
-        ]
-        if len(jobs) == 1:
-            await jobs[0]
-        else:
-            await asyncio.gather(*jobs)
+        slice_size = CHUNK * len(self.partitions)
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            for first in range(0, len(submissions), slice_size):
+                prepared = self._prepare(plan, submissions[first : first + slice_size], first)
+                await self._reserve_keys(prepared, results)
+                for partition, items in prepared.items():
+                    for start in range(0, len(items), CHUNK):
+                        chunk = self._submit_chunk(plan, partition, items[start : start + CHUNK], results)
+                        if len(submissions) <= CHUNK:
+                            await chunk
+                        else:
+                            under_way.add(asyncio.ensure_future(chunk))
+                # Redis works on the last chunks while the next are prepared here
+                await asyncio.sleep(0)
+                while len(under_way) >= AT_ONCE * len(self.partitions):
+                    done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+            await asyncio.gather(*under_way)
+        finally:
+            for task in under_way:
+                task.cancel()
         return [result for result in results if result is not None]
+
+    def _check(self, plan: Plan, submission: Submission) -> None:
+        """Refuse what could not be stored, before anything of the whole list is."""
+        submission.check()
+        limit, text = self.settings.max_payload_bytes, submission.input
+        if text is not None and len(text) * 4 > limit and (size := len(text.encode())) > limit:
+            raise PayloadTooLarge(f"the input of {plan.slug!r}", size, limit)
+        if submission.run_id is not None:
+            k.check_run_id(submission.run_id)
+        if submission.metadata:
+            try:
+                pack(submission.metadata)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InvalidArgument("metadata", submission.metadata, f"JSON-able values ({error})") from None
+
+    def _prepare(self, plan: Plan, submissions: Sequence[Submission], offset: int) -> dict[int, list[Item]]:
+        """Items by partition."""
+        prepared: dict[int, list[Item]] = {}
+        for position, submission in enumerate(submissions, offset):
+            run_id, fields = _fields(plan, submission)
+            item = (position, run_id, fields, submission.input or "")
+            prepared.setdefault(self.partition(run_id), []).append(item)
+        return prepared
 
     async def _reserve_keys(self, prepared: dict[int, list[Item]], results: list[SubmitResult | None]) -> None:
         """Keys of runs that lie elsewhere: the record first, then the run, so that a crash between them leaves nothing doubled."""
@@ -259,5 +294,5 @@ def _fields(plan: Plan, submission: Submission) -> tuple[str, dict[str, Any]]:
         hashed = k.key_hash(submission.idempotency_key)
         fields["ik"], fields["ih"], route = submission.idempotency_key, hashed, k.route_of_key(hashed)
     if submission.run_id is not None:
-        return k.check_run_id(submission.run_id), fields
+        return submission.run_id, fields
     return k.new_run_id(route), fields
