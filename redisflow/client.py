@@ -348,6 +348,28 @@ class Client:
         """
         return await self.backend.cancel_run(run_id, reason)
 
+    async def retry(self, run_id: str, reason: str | None = None) -> int:
+        """Start a failed run anew where it stopped; gives the number of steps scheduled.
+
+        Raises:
+            RunNotFound: there is no such run.
+            TransitionRefused: it is live, completed or cancelled.
+        """
+        return await self.backend.retry_run(run_id, reason)
+
+    async def rerun(self, run_id: str, from_step: str, input: Any = None) -> Run[Any]:
+        """A new run that repeats a step of an ended one and all that depends on it; the other outputs are kept.
+
+        Args:
+            run_id: the ended run.
+            from_step: the step to repeat.
+            input: a new input; None keeps the old one.
+
+        Raises:
+            RunNotFound, StepNotFound, TransitionRefused: nothing was written.
+        """
+        return Run(await self.backend.rerun_from(run_id, from_step, input), True, self, None)
+
     async def runs(
         self, workflow: str | None = None, *, status: Iterable[str] = (), tags: Iterable[str] = (), limit: int | None = 50,
         offset: int = 0,

@@ -216,6 +216,16 @@ class Client:
         thread, client = self._opened()
         return thread.call(client.cancel(run_id, reason))
 
+    def retry(self, run_id: str, reason: str | None = None) -> int:
+        """Start a failed run anew where it stopped; as `redisflow.Client.retry`."""
+        thread, client = self._opened()
+        return thread.call(client.retry(run_id, reason))
+
+    def rerun(self, run_id: str, from_step: str, input: Any = None) -> Run[Any]:
+        """A new run that repeats a step and all that depends on it; as `redisflow.Client.rerun`."""
+        thread, client = self._opened()
+        return Run(thread.call(client.rerun(run_id, from_step, input)).id, True, self)
+
     def runs(
         self, workflow: str | None = None, *, status: Sequence[str] = (), tags: Sequence[str] = (), limit: int | None = 50,
         offset: int = 0,

@@ -238,8 +238,8 @@ local function withdraw(run)
   gather(removes, prefix .. 'expand', run.id)
 end
 
--- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair
-local function restate(run)
+-- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
+local function restate(run, still)
   withdraw(run)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
@@ -251,7 +251,7 @@ local function restate(run)
     s.was, s.dirty = '-', true
   end
   run.was_status = false
-  run.expand = LIVE[run.status] and true or nil -- what is ready and not scheduled is looked for again, and an end that is missing
+  run.expand = not still and run.plan and LIVE[run.status] -- what is ready and not scheduled is looked for again, and an end that is missing
   diff_run(run)
   write(run, 'DEL', run.key)
   write_hash(run)

@@ -10,7 +10,7 @@ local function stream_events(run)
       local ms, seq = match(entry[1], '^(%d+)-(%d+)$')
       local d = f[6] ~= '' and cmsgpack.unpack(f[6]) or {}
       local id = tonumber(ms) + tonumber(seq)
-      found[#found + 1] = { f[2], f[4], d.ts or id, d, f[8], tonumber(ms), tonumber(seq), id }
+      found[#found + 1] = { f[2], f[4], d.ts or id, d, f[8], tonumber(ms), tonumber(seq), id, f[6] }
       sorted = sorted and (not d.ts)
       from = '(' .. entry[1]
     end
@@ -52,7 +52,7 @@ local function refold(run)
   for _, event in ipairs(events) do
     local reducer = apply[event[1]]
     if reducer then
-      reducer(run, unpack(event, 2))
+      reducer(run, unpack(event, 2, 7))
     end
     if event[1] == 'StepFailed' then
       note_failure(run, event[3], event[6], event[7])

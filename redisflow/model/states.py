@@ -69,6 +69,10 @@ class Transition(NamedTuple):
     events: tuple[str, ...]
 
 
+_COPIED: Final = (
+    "StepScheduled", "StepStarted", "StepFailed", "StepRetrying", "StepReclaimed", "StepCheckpoint", "StepCheckpointFailed",
+)  # fmt: skip
+
 TRANSITIONS: Final[tuple[Transition, ...]] = (
     # The run is made; its root steps are due when it is.
     Transition("run", None, "submit", "pending", ("RunSubmitted",)),
@@ -120,8 +124,9 @@ TRANSITIONS: Final[tuple[Transition, ...]] = (
     # A new run with lineage; steps that are kept come with copies of the parent's events.
     Transition("run", None, "rerun", "pending", ("RunSubmitted", "WorkflowRerunFromStep")),
     Transition("step", None, "rerun", "pending", ()),
-    Transition("step", "pending", "rerun", "completed", ("StepCompleted",)),
-    Transition("step", "pending", "rerun", "skipped", ("StepSkipped",)),
+    # The whole history of a finished step is copied, with its times; logs and heartbeats stay behind.
+    Transition("step", "pending", "rerun", "completed", (*_COPIED, "StepCompleted")),
+    Transition("step", "pending", "rerun", "skipped", (*_COPIED, "StepSkipped")),
     Transition("step", "pending", "rerun", "scheduled", ("StepScheduled",)),
 )
 
