@@ -1,7 +1,7 @@
 """Random sequences of calls against a small model of what redisflow promises.
 
-The workflow: `a` (two attempts, one crash), then `b`, which needs its output, and `c`, which can do without. After every call the states agree
-with the model, and every derived key with the fold of the streams.
+The workflow: `a` (two attempts, one crash), then `b`, which needs its output, and `c`, which can do without. After every call the
+states agree with the model, and every derived key with the fold of the streams.
 """
 
 from __future__ import annotations
