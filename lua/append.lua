@@ -22,9 +22,9 @@ local function place_given(run, given)
     local ms, seq = match(entry and entry[1] or '0-0', '^(%d+)-(%d+)$')
     run.last = tonumber(ms) + tonumber(seq)
   end
-  if given > run.last and run.seq == 0 then
-    run.last = given
-    return given
+  if run.seq == 0 and run.last < now then
+    run.last = math.max(given, run.last + 1)
+    return run.last
   end
 end
 
@@ -61,7 +61,8 @@ for i = events_from, #ARGV, 6 do
   local reducer = apply[kind]
   if reducer then
     reducer(run, name, fields.ts or at, fields, payload, ms, seq)
-    run.disordered = run.disordered or fields.ts -- a given time may lie before what was folded already
+    -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded
+    run.disordered = run.disordered or fields.ts or not LIVE[run.status]
   end
   if kind == 'StepFailed' then
     note_failure(run, fields.ts or at, ms, seq)

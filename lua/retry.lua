@@ -6,7 +6,7 @@
 -- ARGV request string
 -- ARGV run_id string
 -- ARGV reason string            packed pair, or ''
--- RETURNS {OK, steps scheduled} or {GONE | NOT_ENDED | RUN_ENDED, status letter} or {MORE}; MORE: call again
+-- RETURNS {OK, steps scheduled} or {GONE | NOT_ENDED | RUN_ENDED, status letter} or {NO_PLAN} or {MORE}; MORE: call again
 -- EVENTS WorkflowRetryStarted StepScheduled
 -- @include lib/open
 -- @include lib/commit
@@ -20,6 +20,8 @@ elseif LIVE[run.status] then
   return { NOT_ENDED, run.status }
 elseif run.status ~= 'f' then
   return { RUN_ENDED, run.status }
+elseif not run.plan then
+  return { NO_PLAN }
 elseif call('ZSCORE', prefix .. 'expand', run_id) then
   expand_one() -- members of its last attempt are still being taken away
   commit()

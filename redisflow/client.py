@@ -235,7 +235,7 @@ class Client:
             flow = workflow.workflow if isinstance(workflow, Task) else workflow
             plan = flow.plan
             if plan.version not in self._registered:
-                await self.backend.register_plan(plan)
+                await self.backend.register_plan(plan, location=flow.location)
                 self._registered.add(plan.version)
         specs = []
         for item in inputs:

@@ -180,7 +180,8 @@ def decode_event(
         wire["stepId"] = step
     delay = fields.pop("dl", None)
     plan_number = fields.pop("pl", None)
-    for own in ("wf", "sv", "ih", "ix", "un"):
+    saved = fields.pop("sv", None)
+    for own in ("wf", "ih", "ix", "un"):
         fields.pop(own, None)
     for code, value in fields.items():
         wire[_NAMES.get(code, code)] = value
@@ -191,7 +192,7 @@ def decode_event(
         wire[payload_name] = entry[b"payload"].decode()
     if plan_number is not None and "versionId" not in wire:
         wire["versionId"] = version_of(plan_number)
-    _complete_wire(wire, kind, at, delay)
+    _complete_wire(wire, kind, at, delay if delay is not None or saved else 0)
     return wire
 
 
@@ -200,8 +201,8 @@ def _complete_wire(wire: dict[str, Any], kind: str, at: int, delay: int | None) 
     if kind == "StepScheduled":
         wire["reason"] = _REASON_NAMES.get(wire["reason"], wire["reason"])
         wire.setdefault("availableAtUs", at + (delay or 0))
-        if wire["reason"] == "retry":
-            wire.setdefault("retryDelayMs", (delay or 0) // 1000)
+        if wire["reason"] == "retry" and delay is not None:
+            wire.setdefault("retryDelayMs", delay // 1000)
     elif kind == "RunSubmitted":
         wire.setdefault("availableAtUs", at + (delay or 0))
         wire.setdefault("priority", 0)

@@ -168,6 +168,8 @@ local function write_hash(run)
   end
 end
 
+local restate
+
 local function write_run(run)
   local stream, id = run.key .. ':events', next_id
   if run.first_seq then
@@ -182,11 +184,11 @@ local function write_run(run)
     end
     id = next_id
   end
-  if run.disordered and not pcall(refold, run) then
-    write_errors = write_errors or {}
-    write_errors[run] = 'refold'
+  if not run.disordered then
+    write_hash(run)
+  elseif not pcall(restate, run, true) then -- what is folded stands in the order of time, not of arrival
+    failed_write(run, { err = 'the run could not be folded anew' })
   end
-  write_hash(run)
 end
 
 local function write_sets()
@@ -239,7 +241,7 @@ local function withdraw(run)
 end
 
 -- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
-local function restate(run, still)
+function restate(run, still)
   withdraw(run)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
@@ -273,7 +275,9 @@ local function commit(settle)
   local high = now
   for _, run in ipairs(runs) do -- still reads: what a diff needs to know of a plan
     if not run.dropped and (run.count > 0 or run.touched) then
-      diff_run(run)
+      if not run.disordered then
+        diff_run(run)
+      end
       high = math.max(high, now + run.seq - 1)
     end
   end

@@ -8,6 +8,7 @@ Ctrl-C. A traceback means a bug.
 from __future__ import annotations
 
 import importlib
+import keyword
 import logging
 import sys
 from collections.abc import Sequence
@@ -27,11 +28,20 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "reclaimer": ("services", "Take steps back from dead workers, end late runs, delete old ones."),
     "submit": ("submit", "Submit a run."),
     "cancel": ("submit", "Cancel runs."),
+    "retry": ("again", "Start failed runs anew where they stopped."),
+    "resume": ("again", "Look live runs over once more."),
+    "rerun": ("again", "Repeat a step of an ended run, and all that depends on it."),
     "runs": ("look", "List runs, newest first."),
     "show": ("show", "Show a run and its steps."),
     "events": ("events", "Print the events of a run."),
+    "logs": ("logs", "Print what the steps of a run wrote."),
+    "errors": ("failures", "List what fails, most frequent first."),
+    "error": ("failures", "Show one error, its stack and where it happened."),
+    "stats": ("stats", "Throughput, success, durations, retries and queues."),
     "workflows": ("look", "List registered workflows."),
     "queues": ("look", "What is due, delayed and running in each queue."),
+    "export": ("transfer", "Print the events of runs as JSON lines."),
+    "import": ("transfer", "Write runs from JSON lines."),
     "doctor": ("doctor", "Check the server and its settings."),
     "verify": ("verify", "Check that every key is what the events imply."),
 }
@@ -50,7 +60,8 @@ class Root(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"redisflow.cli.{COMMANDS[cmd_name][0]}")
-        return getattr(module, cmd_name)  # type: ignore[no-any-return]
+        name = cmd_name + "_" * keyword.iskeyword(cmd_name)  # no function can be called `import`
+        return getattr(module, name)  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from the table alone: importing them would cost half a second."""

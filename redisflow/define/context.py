@@ -7,7 +7,10 @@ unit test may pass any object with these attributes.
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar, overload
+
+T = TypeVar("T")
 
 
 class StepContext(Protocol):
@@ -45,4 +48,31 @@ class StepContext(Protocol):
     def cancelled(self) -> bool:
         """Whether this attempt should give up. An `async def` is cancelled by itself; a thread has to look
         here.
+        """
+
+    @overload
+    async def checkpoint(self, name: str, fn: Callable[[], Awaitable[T]]) -> T: ...
+    @overload
+    async def checkpoint(self, name: str, fn: Callable[[], T]) -> T: ...
+    async def checkpoint(self, name: str, fn: Callable[[], T | Awaitable[T]]) -> T:
+        """Run a part of the step once: a later attempt gets its value without running it again.
+
+        The value is read back from its JSON text, also the first time: as the return annotation of `fn` where it has
+        one, else as plain dicts, lists, strings and numbers.
+
+        Args:
+            name: of the part, 1 to 200 characters. Calls of one name are told apart by their order, so that it may
+                stand in a loop.
+            fn: without arguments, plain or async.
+
+        Raises:
+            PayloadTooLarge: the value is over the cap.
+            TransitionRefused: the step has lost its lease; what follows belongs to another attempt.
+        """
+
+    def checkpoint_sync(self, name: str, fn: Callable[[], T]) -> T:
+        """`checkpoint` for plain functions, which run in a thread or a process of their own.
+
+        Raises:
+            UsageError: it is called on an event loop.
         """

@@ -111,6 +111,7 @@ class Declaration:
             export=options.export,
             queue=options.queue,
             after=after,
+            isolate=options.isolate,
         )
         self._add(step)
 
@@ -242,10 +243,8 @@ def micros(value: Duration | None, where: str) -> int | None:
 
 
 def _check_executor(fn: Callable[..., Any], options: StepOptions, where: str) -> None:
-    if options.isolate:
-        raise DefinitionError(f"{where}: isolate=True is not available: use `async def` and leave it out")
-    if options.timeout is not None and not is_async(fn):
+    if options.timeout is not None and not options.isolate and not is_async(fn):
         raise DefinitionError(
             f"{where}: timeout={options.timeout!r} on a plain function, which runs in a thread that can't be "
-            "killed: use `async def`, or leave the timeout out"
+            "killed: use `async def`, pass isolate=True to run it in a process of its own, or leave the timeout out"
         )

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redisflow.define.binding import Binding
-from redisflow.define.context import StepContext
 from redisflow.define.hints import bare, is_open, show
 from redisflow.define.payloads import UNBUILDABLE, Payload, Reader, first_line, problems, read_plain
 from redisflow.define.resources import Resource
@@ -42,6 +41,7 @@ class Step:
         export: whether its output is part of the workflow's.
         queue: its own queue; None for that of the workflow.
         after: steps that it waits for without taking their output.
+        isolate: whether it runs in a process of its own.
         is_async: whether `fn` is an `async def`; otherwise it belongs into a thread.
         edges: what it waits for.
         resources: what `bind` needs open.
@@ -60,6 +60,7 @@ class Step:
     export: bool
     queue: str | None
     after: tuple[str, ...]
+    isolate: bool = False
     is_async: bool = field(init=False)
     edges: tuple[Edge, ...] = field(init=False)
     resources: tuple[Resource[Any], ...] = field(init=False)
@@ -110,7 +111,7 @@ class Step:
         self,
         input_json: Text | None,
         outputs: Mapping[str, Text | None],
-        ctx: StepContext | None,
+        ctx: object,
         resources: Mapping[Resource[Any], Any],
     ) -> dict[str, Any]:
         """Make the keyword arguments for `fn`.
@@ -118,7 +119,7 @@ class Step:
         Args:
             input_json: the run's input as JSON text; None where it has none.
             outputs: JSON text of the outputs by step id; a skipped step is missing or None.
-            ctx: what the context parameter receives.
+            ctx: what the context parameter receives: a `StepContext`, or what a test takes for one.
             resources: the open value of each of `self.resources`.
 
         Raises:

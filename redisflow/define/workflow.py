@@ -10,6 +10,8 @@ Running is the business of others: a worker asks `steps` and `bind`, a client `v
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -211,6 +213,18 @@ class Workflow(Generic[In, Out]):
     def steps(self) -> Mapping[str, Step]:
         """The steps by id, in declaration order."""
         return MappingProxyType(self._declaration.steps)
+
+    @property
+    def location(self) -> str | None:
+        """Source file of the first step, absolute; None where there is none, as for code typed at a prompt."""
+        for step in self._declaration.steps.values():
+            inner = inspect.unwrap(step.fn)
+            try:
+                path = inspect.getsourcefile(getattr(inner, "func", inner))  # functools.partial
+            except TypeError:  # an object that can be called
+                return None
+            return os.path.abspath(path) if path and os.path.exists(path) else None
+        return None
 
     @property
     def resources(self) -> tuple[Resource[Any], ...]:

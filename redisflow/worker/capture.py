@@ -1,6 +1,8 @@
-"""Logging bound to the step: a context variable says which step runs here, and log records carry it.
+"""Output bound to the step: a context variable says which step runs here, log records carry it, and what is printed or logged goes
+to the step's log as well as where it always went.
 
-Standard logging stays standard: a step logs to any logger, and each line that it causes names run, step and attempt.
+Standard logging stays standard: a step logs to any logger, and each line that it causes names run, step and attempt. `sys.stdout`
+and `sys.stderr` are proxies while a worker of this process runs.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from redisflow.worker.context import Context
 
@@ -65,3 +68,105 @@ def set_up_logging(form: str = "text", level: int = logging.INFO) -> None:
     handler.addFilter(StepFilter())
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class Proxy:
+    """Stands for `sys.stdout` or `sys.stderr`: passes everything on, and gives the running step its copy."""
+
+    def __init__(self, name: str, real: TextIO) -> None:
+        self._name = name
+        self.real = real
+
+    def write(self, text: str) -> int:
+        """As of a text stream."""
+        context = current_step.get()
+        if context is not None:
+            context.write(self._name, text)
+        return self.real.write(text)
+
+    def writelines(self, lines: Any) -> None:
+        """As of a text stream."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class StepHandler(logging.Handler):
+    """Gives the running step what it logs; records of redisflow's own machinery are not the step's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never raises."""
+        try:
+            context = current_step.get()
+            foreign = not record.name.startswith("redisflow.") or record.name.startswith("redisflow.step.")
+            if context is not None and foreign and not _written_to_proxy():
+                context.write("stderr", self.format(record) + "\n")
+            if len(logging.root.handlers) == 1 and logging.lastResort and record.levelno >= logging.lastResort.level:
+                # without this handler logging would have shown the record by itself
+                passthrough("stderr", logging.lastResort.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - as every handler of logging
+            self.handleError(record)
+
+
+def _written_to_proxy() -> bool:
+    """Whether a handler of the root logger writes into a proxy, which then takes the line."""
+    return any(isinstance(getattr(handler, "stream", None), Proxy) for handler in logging.root.handlers)
+
+
+def passthrough(name: str, text: str) -> None:
+    """Write to the real `stdout` or `stderr`."""
+    stream = getattr(sys, name)
+    real = stream.real if isinstance(stream, Proxy) else stream
+    if real is not None:
+        try:
+            real.write(text)
+        except (OSError, ValueError):  # closed, or a terminal that is gone
+            return
+
+
+class Capture:
+    """Proxies and handler of this process, in place while at least one worker runs."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._lock = threading.Lock()
+        self._handler = StepHandler()
+        self._level_set = False
+
+    def acquire(self) -> None:
+        """Put them in place, if nobody has yet."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            for name in ("stdout", "stderr"):
+                if getattr(sys, name) is not None:
+                    setattr(sys, name, Proxy(name, getattr(sys, name)))
+            logging.root.addHandler(self._handler)
+            steps = logging.getLogger("redisflow.step")
+            self._level_set = steps.level == logging.NOTSET
+            if self._level_set:  # what goes to `ctx.logger` is history, whatever the root logger shows
+                steps.setLevel(min(logging.INFO, logging.root.level))
+
+    def release(self) -> None:
+        """Take them away, if nobody else needs them."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            for name in ("stdout", "stderr"):
+                stream = getattr(sys, name)
+                if isinstance(stream, Proxy):  # else someone has put another in its place
+                    setattr(sys, name, stream.real)
+            logging.root.removeHandler(self._handler)
+            if self._level_set:
+                logging.getLogger("redisflow.step").setLevel(logging.NOTSET)
+
+
+capture = Capture()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from redisflow.worker.checkpoints import Checkpoints
+    from redisflow.worker.logs import StepLog
 
 
 class Job:
@@ -18,6 +23,7 @@ class Job:
         slot: number of the slot it stands in, -1 once given back.
         stored: input, then dependency and output in turn, as the claim gave them.
         task: the task that runs it, where there is one.
+        usage: what its process used, where it had one; see ResourceUsage.
         stopped: set when the run has stopped or the lease is gone: no outcome is wanted any more.
     """
 
@@ -34,6 +40,7 @@ class Job:
         "stopped",
         "stored",
         "task",
+        "usage",
     )
 
     def __init__(self, partition: int, lease: int, claimed: list[Any], slot: int) -> None:
@@ -49,6 +56,7 @@ class Job:
         self.stopped = False
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
+        self.usage: dict[str, int] | None = None
 
     @property
     def key(self) -> tuple[bytes, bytes, int]:
@@ -56,13 +64,29 @@ class Job:
         return self.run, self.step, self.lease
 
 
+class Tools(Protocol):
+    """Makes what a context hands out at first use."""
+
+    def checkpoints(self, job: Job) -> Checkpoints:
+        """Checkpoints of an execution."""
+
+    def log(self, job: Job) -> StepLog:
+        """Log of an execution."""
+
+
 class Context:
-    """`ctx` of a step; see `redisflow.StepContext`."""
+    """`ctx` of a step; see `redisflow.StepContext`.
 
-    __slots__ = ("_job", "worker_id", "workflow")
+    Checkpoints and log are made at first use, as most steps need neither: `tools` makes them.
+    """
 
-    def __init__(self, job: Job, workflow: str, worker_id: str) -> None:
+    __slots__ = ("_checkpoints", "_job", "_tools", "log", "worker_id", "workflow")
+
+    def __init__(self, job: Job, workflow: str, worker_id: str, tools: Tools) -> None:
         self._job = job
+        self._tools = tools
+        self._checkpoints: Checkpoints | None = None
+        self.log: StepLog | None = None
         self.workflow = workflow
         self.worker_id = worker_id
 
@@ -95,3 +119,28 @@ class Context:
     def cancelled(self) -> bool:
         """The run has stopped, or the step was taken back: a thread should return soon."""
         return self._job.stopped
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of this execution."""
+        found = self._checkpoints
+        if found is None:
+            found = self._checkpoints = self._tools.checkpoints(self._job)
+        return found
+
+    async def checkpoint(self, name: str, fn: Callable[[], Any]) -> Any:
+        """See `redisflow.StepContext.checkpoint`."""
+        return await self.checkpoints.run(name, fn)
+
+    def checkpoint_sync(self, name: str, fn: Callable[[], Any]) -> Any:
+        """See `redisflow.StepContext.checkpoint_sync`."""
+        return self.checkpoints.run_sync(name, fn)
+
+    def write(self, stream: str, text: str) -> None:
+        """Take what the step wrote to `stdout` or `stderr`; safe from any thread."""
+        log = self.log
+        if log is None:
+            log = self._tools.log(self._job)
+            if self.log is None:
+                self.log = log
+        self.log.write(stream, text)  # type: ignore[union-attr]

@@ -9,58 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from typing import Any
 
 from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.recording import Note, Recording
 from redisflow.backend.redis.steps import failure_parts, skip_data
+from redisflow.backend.replies import Reply
 from redisflow.codec import encode_payload, pack
-from redisflow.define import Fatal, Resource, RetryAfter, Skip, Step, Workflow
-from redisflow.model.errors import PayloadTooLarge
-from redisflow.model.events import StepError
-from redisflow.model.fingerprints import describe_exception, fingerprint_error
+from redisflow.define import Resource, Skip, Step, Workflow
+from redisflow.model.fingerprints import fingerprint_error
 from redisflow.worker.capture import current_step
+from redisflow.worker.checkpoints import Checkpoints, StreamStore
 from redisflow.worker.context import Context, Job
+from redisflow.worker.failures import StepTimeout, describe, is_fatal, retry_after
+from redisflow.worker.isolate import Encoded, Isolation
+from redisflow.worker.logs import StepLog
+from redisflow.worker.threads import Threads
 
 log = logging.getLogger("redisflow.worker")
 Report = Callable[..., None]
-MAX_STACK = 32_768
-
-
-class Threads:
-    """Daemon threads for plain functions, reused: a stuck one never holds up the end of the process."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._idle = 0
-        self._lock = threading.Lock()
-        self._count = 0
-
-    def submit(self, call: Callable[[], None]) -> None:
-        """Run `call()` in a thread, at once."""
-        with self._lock:
-            if self._idle:
-                self._idle -= 1
-            else:
-                self._count += 1
-                threading.Thread(target=self._run, name=f"redisflow-step-{self._count}", daemon=True).start()
-        self._work.put(call)
-
-    def close(self) -> None:
-        """Let idle threads end."""
-        for _ in range(self._count):
-            self._work.put(None)
-
-    def _run(self) -> None:
-        while (call := self._work.get()) is not None:
-            call()
-            with self._lock:
-                self._idle += 1
 
 
 class Resources:
@@ -108,6 +79,7 @@ class Executors:
         self._patience = f"unknown {backend.settings.step_removed_after}"
         self._limit = backend.settings.max_payload_bytes
         self._loop = asyncio.get_running_loop()
+        self._isolation = Isolation(backend, self._threads, worker_id=worker_id)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -115,6 +87,7 @@ class Executors:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._isolation.close()
         self._threads.close()
         await self._resources.close()
 
@@ -135,16 +108,34 @@ class Executors:
                     self._report(job, "l", b"", b"", self._patience)
                     return
             step, slug = found
-            job.context = context = Context(job, slug, self._worker_id)
+            job.context = context = Context(job, slug, self._worker_id, self)
             current_step.set(context)
-            self._complete(job, step, await self._body(job, step, context))
+            value = await self._body(job, step, context)
+            if context.log is not None:
+                await context.log.close()
+            self._complete(job, step, value)
         except asyncio.CancelledError as error:
+            await _close_log(job)
             if not job.stopped:  # the body's own doing: without an outcome the step would run for ever
                 self._fail(job, error)
         except BaseException as error:  # noqa: BLE001 - nothing that a body raises may escape
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 log.warning("a step raised %s: taken as its failure", type(error).__name__)
+            await _close_log(job)
             self._fail(job, error)
+
+    def checkpoints(self, job: Job) -> Checkpoints:
+        """Those of an execution."""
+        store = StreamStore(self._backend, job.run.decode(), job.step.decode(), job.attempt, job.lease)
+        return Checkpoints(store, self._loop, self._limit)
+
+    def log(self, job: Job) -> StepLog:
+        """That of an execution."""
+
+        async def send(notes: list[Note]) -> Reply:
+            return await Recording.record_notes(self._backend, job.run.decode(), job.step.decode(), job.lease, notes)
+
+        return StepLog(job, self._loop, send)
 
     async def _body(self, job: Job, step: Step, context: Context) -> Any:
         stored = job.stored
@@ -152,6 +143,9 @@ class Executors:
             stored = await self._fetch(job)
         text = stored[0]
         outputs = {stored[i].decode(): stored[i + 1][1:] for i in range(1, len(stored), 2)}
+        if step.isolate:
+            child = self._isolation.run(job, step, self._workflows[context.workflow], text, outputs)
+            return await (child if step.timeout_us is None else _within(step, child))
         if step.resources:
             await self._resources.ensure(step.resources)
         kwargs = step.bind(text[1:] if text else None, outputs, context, self._resources.values)
@@ -159,18 +153,7 @@ class Executors:
             return await self._in_thread(job, step, kwargs)
         if step.timeout_us is None:
             return await step.fn(**kwargs)
-        return await self._within(step, kwargs)
-
-    async def _within(self, step: Step, kwargs: dict[str, Any]) -> Any:
-        assert step.timeout_us is not None
-        scope = asyncio.timeout(step.timeout_us / 1e6)
-        try:
-            async with scope:
-                return await step.fn(**kwargs)
-        except TimeoutError as error:
-            if scope.expired():
-                raise StepTimeout(f"the step did not end within its timeout of {step.timeout_us / 1e6:g} s") from error
-            raise
+        return await _within(step, step.fn(**kwargs))
 
     async def _in_thread(self, job: Job, step: Step, kwargs: dict[str, Any]) -> Any:
         done: asyncio.Future[Any] = self._loop.create_future()
@@ -228,9 +211,14 @@ class Executors:
         return found
 
     def _complete(self, job: Job, step: Step, value: Any) -> None:
-        text = encode_payload(value, what=f"the output of step {step.id!r}", limit=self._limit)
-        data = pack({"a": job.attempt, "d": _micros(job), "x": step.export})
-        self._report(job, "c", data, text)
+        if type(value) is Encoded:
+            text: str = value
+        else:
+            text = encode_payload(value, what=f"the output of step {step.id!r}", limit=self._limit)
+        fields: dict[str, Any] = {"a": job.attempt, "d": _micros(job), "x": step.export}
+        if job.usage is not None:
+            fields["ru"] = job.usage
+        self._report(job, "c", pack(fields), text)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Skip):
@@ -241,34 +229,33 @@ class Executors:
             else:
                 self._report(job, "k", data)
                 return
-        timed_out = isinstance(error, StepTimeout)
-        described = _describe(error)
+        described = describe(error)
         hashes = fingerprint_error(described)
         log.info("step failed: %s: %s", described.name, described.message[:200])
         data, packed_error, how = failure_parts(
             job.attempt, described.model_dump(exclude_none=True), list(hashes.model_dump().values()), _micros(job),
-            reason="timeout" if timed_out else "execution-error", fatal=isinstance(error, (Fatal, PayloadTooLarge)),
-            retry_after_us=error.delay_us if isinstance(error, RetryAfter) else None,
+            reason="timeout" if isinstance(error, StepTimeout) else "execution-error", fatal=is_fatal(error),
+            retry_after_us=retry_after(error), resource_usage=job.usage,
         )  # fmt: skip
         self._report(job, "f", data, packed_error, how)
 
 
-class StepTimeout(TimeoutError):
-    """A step's body ran past its timeout."""
-
-
-def _describe(error: BaseException) -> StepError:
+async def _within(step: Step, body: Awaitable[Any]) -> Any:
+    assert step.timeout_us is not None
+    scope = asyncio.timeout(step.timeout_us / 1e6)
     try:
-        described = describe_exception(error)
-    except Exception as trouble:  # noqa: BLE001 - an error whose description raises is still an error
-        return StepError(
-            name=type(error).__name__, message=f"(the error could not be described: {type(trouble).__name__})"
-        )
-    if described.stack and len(described.stack) > MAX_STACK:
-        half = MAX_STACK // 2
-        cut = f"{described.stack[:half]}\n… cut …\n{described.stack[-half:]}"
-        described = described.model_copy(update={"stack": cut})
-    return described.model_copy(update={"message": described.message[:MAX_STACK]})
+        async with scope:
+            return await body
+    except TimeoutError as error:
+        if scope.expired():
+            raise StepTimeout(f"the step did not end within its timeout of {step.timeout_us / 1e6:g} s") from error
+        raise
+
+
+async def _close_log(job: Job) -> None:
+    """Send the last lines of a step, where it wrote any."""
+    if job.context is not None and job.context.log is not None:
+        await job.context.log.close()
 
 
 def _micros(job: Job) -> int:

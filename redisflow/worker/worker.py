@@ -28,10 +28,12 @@ from redisflow.backend.replies import Reply
 from redisflow.codec import pack
 from redisflow.define import Resource, Task, Workflow
 from redisflow.model.errors import RedisflowError, UsageError
+from redisflow.worker.capture import capture
 from redisflow.worker.context import Job
 from redisflow.worker.dispatcher import Dispatcher
 from redisflow.worker.executors import Executors
 from redisflow.worker.heartbeat import Heartbeat
+from redisflow.worker.isolate import check_isolated
 
 log = logging.getLogger("redisflow.worker")
 
@@ -70,7 +72,7 @@ class Worker:
         self._failure: RedisflowError | None = None
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
-        self._hurry = False
+        self._hurry = self._captured = False
         self.backend: RedisBackend
 
     @property
@@ -84,12 +86,17 @@ class Worker:
         return self._dispatcher.idle and all(link.asleep for link in self._dispatcher.links)
 
     async def start(self) -> None:
-        """Register the workflows, open the lines, and begin to claim."""
+        """Register the workflows, open the lines, and begin to claim.
+
+        Raises:
+            UsageError: an isolated step belongs to a workflow that its process could not import.
+        """
+        check_isolated(self.workflows.values())
         self.backend = getattr(self._source, "backend", self._source)
         settings = self.backend.settings
         self.concurrency = self._wanted_concurrency or settings.concurrency
         for flow in self.workflows.values():
-            await self.backend.register_plan(flow.plan)
+            await self.backend.register_plan(flow.plan, location=flow.location)
         self._loop = asyncio.get_running_loop()
         self._dispatcher = Dispatcher(
             self.backend, worker=self.id, queues=self.queues, concurrency=self.concurrency,
@@ -116,6 +123,8 @@ class Worker:
                 lambda message, index=index: self._on_wake(index, message),  # type: ignore[misc]
             )
         await self._dispatcher.open()
+        capture.acquire()
+        self._captured = True
         log.info("worker %s serves %s with %d slots", self.id, ", ".join(self.queues), self.concurrency)
 
     async def run(self) -> None:
@@ -161,6 +170,9 @@ class Worker:
             await self.backend.listener.drop(keys.wake_channel(self.id))
         self._dispatcher.close()
         await self._executors.close()
+        if self._captured:
+            self._captured = False
+            capture.release()
         log.info("worker %s stopped", self.id)
 
     async def __aenter__(self) -> Self:

@@ -116,7 +116,7 @@ async def test_repeats_at_the_same_time(backend: RedisBackend, name: str) -> Non
 def test_all_transitions_are_repeatable(backend: RedisBackend) -> None:
     """Turns have a number, heartbeats, deletions and repairs may be done twice, registering is looked up."""
     named = {name for name, script in backend.scripts.items() if ("request", "string") in script.arguments}
-    assert named <= set(REPEATABLE) | {"retry", "rerun", "resume"}
+    assert named <= set(REPEATABLE) | {"retry", "rerun", "resume", "erase", "record"}
     assert set(REPEATABLE) <= named
 
 

@@ -270,14 +270,22 @@ def test_what_cannot_be_a_step() -> None:
     assert "collect into a list" in refused(flow, stream)
     assert "is not a function: decorate a `def`" in refused(flow, Order)
     assert "step '' of workflow 'flow': 3 is not a function" in refused(flow, 3)
-    assert "step 'plain' of workflow 'flow': isolate=True is not available: use `async def`" in refused(
-        flow, plain, isolate=True
-    )
     message = refused(flow, plain, timeout="30s")
     assert "timeout='30s' on a plain function, which runs in a thread that can't be killed: use `async def`" in message
+    assert "pass isolate=True to run it in a process of its own" in message
     assert "timeout='soon': " in refused(flow, slow, timeout="soon")
     assert "leaves no time" in refused(flow, slow, timeout=0)
     assert "queue 'a/b' is not allowed" in refused(flow, slow, queue="a/b")
+
+
+def test_an_isolated_plain_function_may_have_a_timeout() -> None:
+    flow = Workflow("flow")
+
+    @flow.step(isolate=True, timeout="30s")
+    def plain() -> None: ...
+
+    assert flow.steps["plain"].isolate
+    assert flow.plan.steps[0].timeout_us == 30_000_000
 
 
 def test_types_that_are_no_json() -> None:

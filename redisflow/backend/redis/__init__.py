@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from redisflow.backend.base import Backend
+from redisflow.backend.redis.recording import Recording
 from redisflow.backend.redis.reruns import Reruns
+from redisflow.backend.redis.saves import Saves
 from redisflow.backend.redis.waiting import Waiting
+from redisflow.backend.redis.workers import Workers
 
 
-class RedisBackend(Waiting, Reruns):
+class RedisBackend(Waiting, Reruns, Workers, Saves, Recording, Backend):
     """Every role of the backend on a Redis or Valkey server, standalone or Cluster."""

@@ -17,12 +17,13 @@ from redisflow.backend.connection import Server
 from redisflow.backend.scripts import load_scripts
 from redisflow.backend.types import PlanInfo
 from redisflow.codec import decode_payload, unpack
-from redisflow.model.errors import NamespaceLost, ServerUnsuitable
+from redisflow.model.errors import NamespaceLost, RedisflowError, ServerUnsuitable
 from redisflow.settings import Settings
 
 log = logging.getLogger("redisflow.backend")
 SCHEMA = 1
 OLDEST = (7, 0, 0)
+READY_DEADLINE = 1_000_000  # µs that `backend_ready` rides out a fault
 
 
 class RedisCore:
@@ -75,6 +76,17 @@ class RedisCore:
         """Release every connection; the backend is unusable after."""
         self.partitions = []
         await self.server.close()
+
+    async def backend_ready(self) -> bool:
+        """Whether claims can be served now: every partition is there, and runs scripts. The log says why not."""
+        try:
+            for keys in self.partitions:
+                script = self.scripts["wait"]
+                await self.server.script(script, keys, script.pack(epoch=self.epoch), deadline_us=READY_DEADLINE)
+        except RedisflowError as error:
+            log.warning("not ready: %s", error)
+            return False
+        return bool(self.partitions)
 
     def partition(self, run_id: str) -> int:
         """Index of the partition that holds a run."""

@@ -114,6 +114,7 @@ class Events(Runs):
         slug, version_of = context
         key = self.keys_of(run_id).events(run_id)
         exported: dict[str, str] = {}
+        ended = False
         while True:
             reply = await self.server.retry(
                 lambda: self.client.xread({key: after}, count=PAGE, block=block_ms)  # noqa: B023 - awaited at once
@@ -131,6 +132,7 @@ class Events(Runs):
                     exported[wire["stepId"]] = wire["output"]
                 elif wire["type"] == "WorkflowCompleted" and not entry[b"payload"]:
                     wire["output"] = compose_output(exported)
+                ended = wire["type"] in TERMINAL or (ended and wire["type"] != "WorkflowRetryStarted")
                 yield parse_event(wire)
-            if wire["type"] in TERMINAL:
+            if ended:
                 return

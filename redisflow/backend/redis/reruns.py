@@ -41,6 +41,8 @@ class Reruns(Upkeep):
                 return int(reply[1])
             if reply[0] == Reply.GONE:
                 raise RunNotFound(run_id)
+            if reply[0] == Reply.NO_PLAN:
+                raise TransitionRefused(f"run {run_id} was imported without its plan: rerun it from a step instead")
             if reply[0] != Reply.MORE:
                 status = _WORDS[reply[1].decode()]
                 raise TransitionRefused(

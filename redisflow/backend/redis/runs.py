@@ -8,7 +8,7 @@ from typing import Any
 
 from redisflow.backend import keys as k
 from redisflow.backend.redis.header import STATUSES, parse_header
-from redisflow.backend.redis.registry import Registry
+from redisflow.backend.redis.listing import Listing
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import CancelResult, Submission, SubmitResult
 from redisflow.codec import decode_event, pack
@@ -29,10 +29,11 @@ Item = tuple[int, str, dict[str, Any], str]
 MOST_ROUNDS = 10_000
 """Calls of delete for one run: each takes some hundred members or some thousand events away."""
 AT_ONCE = 4  # calls of submit under way a partition
+PAGE = 1000  # runs read in one round trip
 CHUNK = 250  # runs a call of submit: keeps it near 10 ms
 
 
-class Runs(Registry):
+class Runs(Listing):
     """Everything that concerns a run as a whole."""
 
     async def submit(self, plan: Plan, submissions: Sequence[Submission]) -> list[SubmitResult]:
@@ -193,39 +194,26 @@ class Runs(Registry):
         self, workflow_slug: str | None = None, status: Iterable[str] = (), tags: Iterable[str] = (),
         limit: int | None = None, offset: int = 0,
     ) -> tuple[list[RunState], int]:  # fmt: skip
-        """Runs newest first, with the total before paging; statuses are ORed, tags ANDed. From indexes."""
-        slugs = [k.check_slug(workflow_slug)] if workflow_slug else await self.workflow_slugs()
-        statuses = list(status) or list(STATUSES.values())
-        wanted = list(tags)
-        top = -1 if limit is None else offset + limit - 1
+        """Runs newest first, with their total before paging; all from indexes.
 
-        async def read() -> list[Any]:
-            pipe = self.client.pipeline(transaction=False)
-            for keys in self.partitions:
-                for slug in slugs:
-                    for name in statuses:
-                        index = keys.index(slug, name)
-                        if wanted:
-                            pipe.zinter(
-                                [index, *(keys.tag(slug, tag) for tag in wanted)], aggregate="MIN", withscores=True
-                            )
-                        else:
-                            pipe.zcard(index)
-                            pipe.zrange(index, 0, top, desc=True, withscores=True)
-            found: list[Any] = await pipe.execute()
-            return found
+        Args:
+            workflow_slug: only runs of this workflow.
+            status: only runs in one of these statuses; none given: in any.
+            tags: only runs with all of these tags.
+            limit: runs at most; None for all.
+            offset: runs to pass over.
 
-        replies = await self.server.retry(read) if slugs and limit != 0 else []
-        if wanted:
-            total = sum(len(found) for found in replies)
-            pairs = [pair for found in replies for pair in found]
-        else:
-            total = sum(replies[0::2])
-            pairs = [pair for found in replies[1::2] for pair in found]
-        pairs.sort(key=lambda pair: (-pair[1], pair[0]))
-        page = pairs[offset:] if limit is None else pairs[offset : offset + limit]
-        states = await self.get_runs([run_id.decode() for run_id, _ in page])
-        return [state for state in states if state is not None], total
+        Raises:
+            InvalidArgument: names the argument, its value and what is allowed.
+        """
+        statuses = status if isinstance(status, str) else list(status)
+        wanted = tags if isinstance(tags, str) else list(tags)
+        page, total = await self.newest_ids(workflow_slug, statuses, wanted, limit, offset)
+        states: list[RunState] = []
+        for first in range(0, len(page), PAGE):
+            found = await self.get_runs(page[first : first + PAGE])
+            states += [state for state in found if state is not None]  # one may be deleted meanwhile
+        return states, total
 
     async def status_of(self, run_ids: Sequence[str]) -> list[str]:
         """Status of each run in a word, "" where there is none; live ones enter the waiters of their partition."""
