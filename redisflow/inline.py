@@ -11,17 +11,19 @@ one by one.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import random
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redisflow.codec import encode_payload
 from redisflow.define import Fatal, Resource, RetryAfter, Skip, Step, StepKey, Workflow, set_inline_runner
+from redisflow.define.payloads import value_reader
 from redisflow.model.errors import RunFailed
 from redisflow.settings import Settings, format_duration
 
@@ -45,6 +47,17 @@ class InlineContext:
     def idempotency_key(self) -> str:
         """The same in every attempt."""
         return f"{self.run_id}:{self.step_id}"
+
+    async def checkpoint(self, name: str, fn: Callable[[], Any]) -> Any:
+        """Run the part, and give its value as it comes back from JSON; nothing is kept, since nothing is recorded here."""
+        value = fn()
+        if inspect.isawaitable(value):
+            value = await value
+        return value_reader(fn)(encode_payload(value, what=f"checkpoint {name!r}"))
+
+    def checkpoint_sync(self, name: str, fn: Callable[[], Any]) -> Any:
+        """`checkpoint` for plain functions."""
+        return value_reader(fn)(encode_payload(fn(), what=f"checkpoint {name!r}"))
 
     @property
     def cancelled(self) -> bool:

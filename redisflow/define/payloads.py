@@ -7,6 +7,7 @@ dicts, since this is on the way of every step. Where no type is declared there i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
-from redisflow.model.errors import InvalidInput
+from redisflow.define.hints import NO_HINT, Unreadable, is_open, read_hints
+from redisflow.model.errors import InvalidArgument, InvalidInput
 
 Reader = Callable[[str | bytes], Any]
 """Turns JSON text into a value; raises ValueError (pydantic's ValidationError is one)."""
@@ -85,3 +87,19 @@ def problems(error: ValueError) -> list[tuple[str, str]]:
 def first_line(error: Exception) -> str:
     """What an error says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def value_reader(fn: Callable[[], Any]) -> Reader:
+    """How the JSON text of its value is read: as the return annotation says, where there is one."""
+    if not callable(fn):
+        raise InvalidArgument("fn", fn, "a function without arguments, plain or async")
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    hint = read_hints(inner, {}).get("return", NO_HINT)
+    if isinstance(hint, Unreadable) or is_open(hint):
+        return read_plain
+    try:
+        return Payload(hint, {}).read
+    except UNBUILDABLE:  # such a value has no JSON form of its own either
+        return read_plain

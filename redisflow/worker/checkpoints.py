@@ -8,7 +8,6 @@ worker and the process of an isolated step; only the store differs.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import threading
 from collections import Counter
@@ -20,8 +19,7 @@ from redisflow.backend.redis.recording import Recording
 from redisflow.backend.replies import Reply
 from redisflow.codec import encode_payload, pack
 from redisflow.define import Skip
-from redisflow.define.hints import NO_HINT, Unreadable, is_open, read_hints
-from redisflow.define.payloads import UNBUILDABLE, Payload, Reader, read_plain
+from redisflow.define.payloads import value_reader
 from redisflow.model.errors import InvalidArgument, TransitionRefused, UsageError
 from redisflow.model.events import StepError
 from redisflow.model.fingerprints import describe_exception
@@ -91,7 +89,7 @@ class Checkpoints:
 
     async def run(self, name: str, fn: Callable[[], Any]) -> Any:
         """See `StepContext.checkpoint`."""
-        number, read = self._number(name), _reader_of(fn)
+        number, read = self._number(name), value_reader(fn)
         text = await self._earlier(name, number)
         if text is None:
             try:
@@ -107,7 +105,7 @@ class Checkpoints:
 
     def run_sync(self, name: str, fn: Callable[[], Any]) -> Any:
         """See `StepContext.checkpoint_sync`."""
-        number, read = self._number(name), _reader_of(fn)
+        number, read = self._number(name), value_reader(fn)
         text = self._wait(self._earlier(name, number))
         if text is None:
             try:
@@ -158,19 +156,3 @@ class Checkpoints:
             work.close()
             raise UsageError("checkpoint_sync is for plain functions: write `await ctx.checkpoint(...)` here")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-def _reader_of(fn: Callable[[], Any]) -> Reader:
-    """How the JSON text of its value is read: as the return annotation says, where there is one."""
-    if not callable(fn):
-        raise InvalidArgument("fn", fn, "a function without arguments, plain or async")
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    hint = read_hints(inner, {}).get("return", NO_HINT)
-    if isinstance(hint, Unreadable) or is_open(hint):
-        return read_plain
-    try:
-        return Payload(hint, {}).read
-    except UNBUILDABLE:  # such a value has no JSON form of its own either
-        return read_plain

@@ -457,3 +457,16 @@ async def test_without_the_runner_it_says_what_to_do(monkeypatch: pytest.MonkeyP
         await checkout.run_inline(order)
     set_inline_runner(run_inline)
     assert await checkout.run_inline(order) == Receipt(total=499)
+
+
+async def test_a_checkpoint_runs_its_part() -> None:
+    flow = Workflow("parts", output=int)
+
+    @flow.step(export=True)
+    async def whole(ctx: StepContext) -> int:
+        async def first() -> int:
+            return 1
+
+        return await ctx.checkpoint("first", first) + await ctx.checkpoint("second", lambda: 2)
+
+    assert await flow.run_inline() == 3
