@@ -209,3 +209,8 @@ def workflows(namespace: str) -> str:
 def versions(namespace: str, slug: str) -> str:
     """Hash, registry: version id to its record, JSON. `{redisflow}:versions:checkout`."""
     return f"{{{namespace}}}:versions:{slug}"
+
+
+def saved_slugs(namespace: str) -> str:
+    """Set, registry: slugs of runs that were saved, which need not be registered. `{redisflow}:saved`."""
+    return f"{{{namespace}}}:saved"

@@ -15,7 +15,7 @@ from redisflow.cli.options import (
     run_async,
     server_options,
 )
-from redisflow.cli.submit import _print_result, read_input
+from redisflow.cli.submit import print_result, read_input
 from redisflow.cli.text import clean, print_json
 from redisflow.client import Client
 from redisflow.model.errors import RunNotFound, TransitionRefused, UsageError
@@ -110,7 +110,7 @@ async def _rerun(options: Options, run_id: str, from_step: str, value: Any, wait
         if wait:
             if not as_json:
                 click.echo(f"run {run.id}", err=True)
-            await _print_result(run, None, as_json)
+            await print_result(run, None, as_json)
         elif as_json:
             print_json({"runId": run.id, "isNew": run.is_new})
         else:

@@ -9,7 +9,6 @@ import click
 
 from redisflow.backend.redis.analytics import Analytics
 from redisflow.cli.options import (
-    PATIENCE,
     Options,
     json_option,
     open_client,
@@ -20,7 +19,7 @@ from redisflow.cli.options import (
 from redisflow.cli.submit import DURATION
 from redisflow.cli.text import clock, console, now_us, plain, print_json, short, table
 from redisflow.model.analytics import AnalyticsSummary, WorkflowDuration
-from redisflow.settings import format_duration, parse_duration
+from redisflow.settings import format_duration
 
 since_option = click.option(
     "--since", type=DURATION, default="24h", show_default=True, help="How far back to look, such as 90m or 7d."
@@ -31,12 +30,7 @@ since_option = click.option(
 async def open_figures(options: Options) -> AsyncIterator[Analytics]:
     """An open backend that answers for figures; errors as `open_client`."""
     async with open_client(options) as client:
-        figures = Analytics(client.backend.settings)
-        await figures.initialize(deadline_us=parse_duration(PATIENCE))
-        try:
-            yield figures
-        finally:
-            await figures.close()
+        yield client.backend
 
 
 async def window_start(figures: Analytics, since: int) -> int:

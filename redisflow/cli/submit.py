@@ -95,10 +95,11 @@ async def _submit(
         if not as_json:
             note = "" if run.is_new else " (its key was known)"
             click.echo(f"run {run.id}{note}", err=True)
-        await _print_result(run, wait_timeout, as_json)
+        await print_result(run, wait_timeout, as_json)
 
 
-async def _print_result(run: Run[Any], timeout: int | None, as_json: bool) -> None:
+async def print_result(run: Run[Any], timeout: int | None, as_json: bool) -> None:
+    """Wait for a run and print its output; `timeout` in µs."""
     answer: dict[str, Any] = {"runId": run.id, "isNew": run.is_new}
     try:
         result = await run.result(timeout=None if timeout is None else timeout / 1e6)

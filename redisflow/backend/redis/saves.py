@@ -28,11 +28,6 @@ CREATING = ("RunSubmitted", "WorkflowStarted")
 _SLOT = frozenset(HeartbeatSlot.__annotations__)
 
 
-def saved_slugs(namespace: str) -> str:
-    """Set, registry: slugs of runs that were saved, which need not be registered. `{redisflow}:saved`."""
-    return f"{{{namespace}}}:saved"
-
-
 class Saves(Queue, StepSaves, WorkflowSaves, Histories):
     """Appends, and the saves and reads that follow from them."""
 
@@ -80,7 +75,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         """Remember slugs before their runs are there, so that no run is out of sight."""
         fresh = sorted(slugs - self._saved_slugs)
         if fresh:
-            await self.server.retry(lambda: self.client.sadd(saved_slugs(self.namespace), *fresh))
+            await self.server.retry(lambda: self.client.sadd(k.saved_slugs(self.namespace), *fresh))
             self._saved_slugs.update(fresh)
 
     async def save_step_heartbeat(
@@ -150,7 +145,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
     async def list_active_workflows(self) -> list[str]:
         """Slugs of workflows with a run that has not ended, registered or not."""
         slugs = {
-            slug.decode() for slug in await self.server.retry(partial(self._smembers, saved_slugs(self.namespace)))
+            slug.decode() for slug in await self.server.retry(partial(self._smembers, k.saved_slugs(self.namespace)))
         }
         for partition in range(len(self.opened)):
             slugs.update(await self.known_slugs(partition))
