@@ -50,7 +50,7 @@ class Server:
         self.url = f"unix://{socket}"
         command = [
             binary, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(self.folder),
-            "--stream-node-max-bytes", "1024",
+            "--stream-node-max-bytes", "1024", "--zset-max-listpack-entries", "0",
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20

@@ -46,27 +46,15 @@ if record then
   end
 end
 
-local answers, of_run = {}, {}
+local answers, answered = {}, 0
 for i = outcomes, #ARGV, 7 do
   local id = ARGV[i]
   local ok, answer = pcall(settle, id, ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
-  local index = #answers + 1
-  of_run[id] = of_run[id] or {}
-  table.insert(of_run[id], index)
-  if ok then
-    answers[index] = answer
-  else
-    answers[index] = OK
+  answered = answered + 1
+  answers[answered] = ok and answer or OK
+  if not ok then
     runs[id] = runs[id] or new_run(id)
     runs[id].dropped = tostring(answer)
-  end
-end
-for id, indexes in pairs(of_run) do
-  local run = runs[id]
-  if run and run.dropped then
-    for _, index in ipairs(indexes) do
-      answers[index] = { REJECTED, run.dropped }
-    end
   end
 end
 expand_one()
@@ -110,7 +98,13 @@ end
 
 more = want > 0 and (more or #claims >= want)
 
--- a run that was dropped while it was claimed takes its earlier claims of this call with it
+-- a run that was dropped takes all outcomes and claims of this call with it, those before the one that raised too
+for index = 1, answered do
+  local run = runs[ARGV[outcomes + 7 * (index - 1)]]
+  if run and run.dropped then
+    answers[index] = { REJECTED, run.dropped }
+  end
+end
 local kept = {}
 for _, claimed in ipairs(claims) do
   if not runs[claimed[1]].dropped then

@@ -112,8 +112,9 @@ local function take_due(due, want, take)
       local ask = want - taken
       local members = call('ZRANGE', level.key, '-inf', now, 'BYSCORE', 'LIMIT', offset, ask)
       for _, member in ipairs(members) do
-        local id, name = match(member, '^([^|]*)|(.*)$')
-        local run = load_run(id, name)
+        local bar = find(member, '|', 1, true)
+        local name = sub(member, bar + 1)
+        local run = load_run(sub(member, 1, bar - 1), name)
         if not run then
           torn = true
           return taken, true

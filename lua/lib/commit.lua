@@ -148,7 +148,7 @@ local function write(run, ...)
 end
 
 local function write_hash(run)
-  local fields, n = { 'h', header_text(run) }, 2
+  local fields, n = { 'h', header_text(run), false, false, false, false, false, false }, 2 -- room for a step and its output
   for name, s in pairs(run.steps) do
     if s.dirty then
       fields[n + 1], fields[n + 2], n = 's:' .. name, step_text(s), n + 2
@@ -160,7 +160,7 @@ local function write_hash(run)
     end
   end
   if n <= 3000 then
-    failed_write(run, pcall_write('HSET', run.key, unpack(fields)))
+    failed_write(run, pcall_write('HSET', run.key, unpack(fields, 1, n)))
     return
   end
   for first = 1, n, 3000 do

@@ -3,11 +3,11 @@
 -- @include lib/pack
 local function emit(run, kind, name, data, payload)
   local events, n, seq = run.events, run.count, run.seq
-  if not events then
-    events = {}
-    run.events = events
+  if not events then -- room for two from the start, since a table that grows by steps is rehashed at each
+    run.events = { kind, name, data, payload or '', false, false, false, false }
+  else
+    events[n + 1], events[n + 2], events[n + 3], events[n + 4] = kind, name, data, payload or ''
   end
-  events[n + 1], events[n + 2], events[n + 3], events[n + 4] = kind, name, data, payload or ''
   run.count, run.seq = n + 4, seq + 1
   return now + seq, seq
 end

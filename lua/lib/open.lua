@@ -1,7 +1,7 @@
 -- Every script opens with this: the epoch check and the one time of the call. Phase 1 begins here and writes nothing.
 -- @include lib/replies
 local call, pcall_write = redis.call, redis.pcall
-local format, match, sub, char, byte = string.format, string.match, string.sub, string.char, string.byte
+local format, match, find, sub, char, byte = string.format, string.match, string.find, string.sub, string.char, string.byte
 local prefix = sub(meta, 1, -5)
 local opened = call('HMGET', meta, 'epoch', 'clock', 'skew')
 if opened[1] ~= epoch then

@@ -30,6 +30,7 @@ from redisflow.settings import Settings, format_duration, parse_duration
 
 CLOCK_WARN_US = 1_000_000
 NODE_BYTES = 1024
+LISTED_MEMBERS = 16
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,19 @@ def stream_nodes(facts: Facts) -> Check:
     )  # fmt: skip
 
 
+def sorted_sets(facts: Facts) -> Check:
+    """A sorted set kept as a list is walked at every write: a twentieth of what the server does for a step."""
+    limit = facts.config.get("zset-max-listpack-entries")
+    if limit is None:
+        return Check("sorted sets", "warn", "unknown: CONFIG GET is refused", "zset-max-listpack-entries 0")
+    if int(limit) <= LISTED_MEMBERS:
+        return Check("sorted sets", "ok", f"zset-max-listpack-entries {limit}")
+    return Check(
+        "sorted sets", "warn", f"zset-max-listpack-entries {limit}: small indexes are slower to write",
+        "CONFIG SET zset-max-listpack-entries 0",
+    )  # fmt: skip
+
+
 def clock_difference(facts: Facts) -> Check:
     """Absolute times that a client gives are by its own clock."""
     if facts.unsuitable is not None:
@@ -185,7 +199,7 @@ def cluster(facts: Facts) -> Check:
 
 
 CHECKS: Final[tuple[Callable[[Facts], Check], ...]] = (
-    eviction, persistence, stream_nodes, clock_difference, skew, scripts, cluster,
+    eviction, persistence, stream_nodes, sorted_sets, clock_difference, skew, scripts, cluster,
 )  # fmt: skip
 
 

@@ -84,6 +84,7 @@ def _options(home: Path, socket: Path) -> list[str]:
         "save": "",
         "maxmemory-policy": "noeviction",
         "stream-node-max-bytes": "1024",
+        "zset-max-listpack-entries": "0",
         "daemonize": "no",
     }
     return [part for name, value in options.items() for part in (f"--{name}", value)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from redisflow.backend.redis.inspect import Facts
-from redisflow.cli.doctor import Check, clock_difference, cluster, persistence, skew, stream_nodes
+from redisflow.cli.doctor import Check, clock_difference, cluster, persistence, skew, sorted_sets, stream_nodes
 from tests.cli.conftest import Call, Service
 from tests.conftest import TestServer
 
@@ -65,6 +65,8 @@ def test_cluster(rf: Call, cluster_server: TestServer) -> None:
         (persistence, Facts({"aof_enabled": 1, "aof_last_write_status": "err"}), "fail"),
         (stream_nodes, Facts({}, {"stream-node-max-bytes": "4096"}), "warn"),
         (stream_nodes, Facts({}, {"stream-node-max-bytes": "0"}), "warn"),
+        (sorted_sets, Facts({}, {"zset-max-listpack-entries": "128"}), "warn"),
+        (sorted_sets, Facts({}, {"zset-max-listpack-entries": "0"}), "ok"),
         (clock_difference, Facts({}, clock_us=-5_000_000, round_trip_us=100), "warn"),
         (clock_difference, Facts({}, clock_us=900_000, round_trip_us=100), "ok"),
         (skew, Facts({}, meta=[{"skew": 0}, {"skew": 2_000_000}]), "warn"),

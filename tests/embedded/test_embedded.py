@@ -135,6 +135,7 @@ def test_configuration(home: Path) -> None:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "stream-node-max-bytes": "1024",
+        "zset-max-listpack-entries": "0",
         "maxmemory-policy": "noeviction",
         "save": "",
         "port": "0",

@@ -148,8 +148,8 @@ async def test_retry_delays_are_the_same(
 def test_packed_fields_have_the_same_size_on_both_sides() -> None:
     """Lua's struct and Python's name the same bytes; tests/backend read the values."""
     text = (LUA / "lib/run.lua").read_text()
-    sizes = {"c1": 1, "b": 1, "i1": 1, "I1": 1, "I2": 2, "I3": 3, "I4": 4, "I8": 8}
+    sizes = {"c1": 1, "b": 1, "H": 2, "I": 4, "I3": 3, "I8": 8}
     for name, size in (("HEADER", header_fields._HEADER.size), ("STEP", 1 + 3 + 1 + 2 + 2 + 4 + 8 + 8 + 1)):
         found = re.search(rf"^local {name} = '>([^']+)'", text, re.MULTILINE)
         assert found is not None
-        assert sum(sizes[part] for part in re.findall(r"[cbiI]\d?", found.group(1))) == size
+        assert sum(sizes[part] for part in re.findall(r"[cbHI]\d?", found.group(1))) == size

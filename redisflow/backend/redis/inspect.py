@@ -202,7 +202,7 @@ class Facts:
     meta: list[dict[str, int]] = field(default_factory=list)
 
 
-WANTED_CONFIG = ("appendfsync", "stream-node-max-bytes")
+WANTED_CONFIG = ("appendfsync", "stream-node-max-bytes", "zset-max-listpack-entries")
 
 
 async def gather_facts(backend: RedisBackend, deadline_us: int) -> Facts:
