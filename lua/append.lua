@@ -39,6 +39,7 @@ for i = events_from, #ARGV, 6 do
     runs[id] = run
     runs[#runs + 1] = run
   end
+  run.saved = true -- rollups count what the engine does
   local fields = cmsgpack.unpack(envelope)
   local given, place = tonumber(ARGV[i + 5]), nil
   if given then

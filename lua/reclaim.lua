@@ -52,7 +52,9 @@ local function crash(run, name, worker, crashes)
     local error_text = packed({ name = 'WorkerCrashed', message = message })
     local none = redis.sha1hex('')
     local hashes = { redis.sha1hex('WorkerCrashed'), redis.sha1hex(message), none, none, none }
-    return fail_terminally(run, name, map(4, pair('a', s.attempt) .. pair('d', math.max(0, now - s.ended))
+    local duration = math.max(0, now - s.ended)
+    s.took = format('%d', bucket_of(duration))
+    return fail_terminally(run, name, map(4, pair('a', s.attempt) .. pair('d', duration)
       .. '\161e' .. error_text .. pair('fp', hashes)), error_text, 'worker-crash')
   end
   local tiers = planned and planned.tiers or DEFAULT_TIERS

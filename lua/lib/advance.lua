@@ -47,7 +47,8 @@ local RUN_END = { WorkflowCompleted = 'c', WorkflowFailed = 'f', WorkflowCancell
 
 local function end_run(run, kind, count, pairs_text)
   local at = now + run.seq
-  pairs_text = pair('w', run.attempt) .. pair('d', math.max(0, at - run.created)) .. pairs_text
+  run.took = math.max(0, at - run.created)
+  pairs_text = pair('w', run.attempt) .. pair('d', run.took) .. pairs_text
   local ended = emit(run, kind, '', map(count + 2, pairs_text))
   run_ended(run, ended, RUN_END[kind])
   clear_members(run)

@@ -69,7 +69,10 @@ local function start_step(run, name, worker_pairs, worker_count, slot_pairs)
       planned.start = head
     end
   end
-  emit(run, 'StepStarted', name, head .. worker_pairs .. (slot_pairs or ''))
+  local at = emit(run, 'StepStarted', name, head .. worker_pairs .. (slot_pairs or ''))
+  if s.available then
+    s.waited = math.max(0, at - s.available)
+  end
   started(run, name, s, attempt, now)
   local input = run.input and (payload_of(run, run.input) or run.input) or ''
   local claimed = { run.id, name, run.number, attempt, input }

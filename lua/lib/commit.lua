@@ -2,6 +2,7 @@
 -- the run as loaded and the run as it is now, gathered over all runs into one call a key. Redis rolls nothing back, so a write that
 -- raises does not stop the others: its run is folded anew from its stream, which is the truth.
 -- @include lib/refold
+-- @include lib/rollup
 local STATUS = { p = 'pending', r = 'running', c = 'completed', f = 'failed', x = 'cancelled' }
 local adds, removes, level_of = {}, {}, {}
 local counts, soonest = {}, {} -- of each queue: steps that became due, and the earliest time of what was scheduled
@@ -62,6 +63,12 @@ end
 
 local function diff_step(run, name, s, was_live, live)
   local member = s.member -- as a claim read it
+  if s.waited then
+    count_bucket('w', bucket_of(s.waited))
+  end
+  if s.took then
+    count_bucket('s', s.took)
+  end
   local was, is = was_live and s.was, live and s.status
   if was == 's' and (is ~= 's' or s.was_level ~= s.level) then
     member = member or run.id .. '|' .. name
@@ -70,7 +77,7 @@ local function diff_step(run, name, s, was_live, live)
     member = member or run.id .. '|' .. name
     gather(removes, running_key, member)
   end
-  if is == 's' and s.available then
+  if is == 's' and s.available ~= s.was_available then
     local queue = queue_of(run, name)
     gather(adds, touch_queue(queue, s.level), score_text(s.available), member or run.id .. '|' .. name)
     local first = soonest[queue]
@@ -96,6 +103,9 @@ local function diff_run(run)
     gather(adds, index_key(slug, status), score_text(run.created), run.id)
     if not live then
       ended_runs[#ended_runs + 1] = run.id
+      if run.took then
+        count_bucket('r', bucket_of(run.took))
+      end
       if run.timeout > 0 then
         gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
       end
@@ -175,12 +185,21 @@ local function write_run(run)
   if run.first_seq then
     id = now_text .. '-' .. run.first_seq -- runs of one submit keep their order by the time of their first event
   end
-  local events, given = run.events, run.given
+  local events, given, slug = run.events, run.given, slug_of(run)
+  local types = written[slug]
+  if not types then
+    types = {}
+    written[slug] = types
+  end
   for i = 1, run.count, 4 do
-    local reply = pcall_write('XADD', stream, given and given[i] or id, 'type', events[i], 'step', events[i + 1], 'data',
+    local kind = events[i]
+    local reply = pcall_write('XADD', stream, given and given[i] or id, 'type', kind, 'step', events[i + 1], 'data',
       events[i + 2], 'payload', events[i + 3])
     if type(reply) == 'table' and failed_write(run, reply) then
       return
+    end
+    if not run.saved then
+      types[kind] = (types[kind] or 0) + 1
     end
     id = next_id
   end
@@ -299,6 +318,7 @@ local function commit(settle)
   for _, command in ipairs(extra_writes) do
     write(nil, unpack(command))
   end
+  write_rollup()
   if settle then
     settle()
   end

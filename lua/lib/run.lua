@@ -1,7 +1,7 @@
 -- Runs as Lua tables: the fields of a run's hash, parsed once a call, and what was loaded beside what the fold made of it.
 --
 --   h          header, packed: status, f where a step failed for good, plan, priority, attempt, open, active, done, created, started, ended, timeout
---   s:<step>   step, packed: status, attempt, level, failures, crashes, unmet, lease, ended, kind
+--   s:<step>   step, packed: status, attempt, level, failures, crashes, unmet, lease (of a scheduled step availableAt), ended, kind
 --   o:<step>   output: =<text> or @<event id>        i  input, likewise        w  slug, where there is no plan
 --   f          event id of the failure that came first        u:<step>  since when it is handed back for lack of code
 --
@@ -48,15 +48,18 @@ local function header_text(run)
 end
 
 local function parse_step(text)
-  local status, attempt, level, failures, crashes, unmet, lease, ended, kind = struct_unpack(STEP, text)
+  local status, attempt, level, failures, crashes, unmet, at, ended, kind = struct_unpack(STEP, text)
+  local available = status == 's' and at
   return {
-    status = status, attempt = attempt, level = level, failures = failures, crashes = crashes, unmet = unmet, lease = lease,
-    ended = ended, kind = kind, was = status, was_level = level, dirty = false,
+    status = status, attempt = attempt, level = level, failures = failures, crashes = crashes, unmet = unmet,
+    lease = available and 0 or at, available = available, ended = ended, kind = kind, was = status, was_level = level,
+    was_available = available, dirty = false,
   }
 end
 
 local function step_text(s)
-  return struct_pack(STEP, s.status, s.attempt, s.level, s.failures, s.crashes, s.unmet, s.lease, s.ended, s.kind)
+  return struct_pack(STEP, s.status, s.attempt, s.level, s.failures, s.crashes, s.unmet, s.status == 's' and s.available or s.lease,
+    s.ended, s.kind)
 end
 
 -- a step that no event has touched yet

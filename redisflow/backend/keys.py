@@ -182,6 +182,10 @@ class Keys:
         """Sorted set, cache (a day): runs that someone waits for. `{redisflow:0}:waiters`."""
         return self.prefix + "waiters"
 
+    def stats(self, minute: int) -> str:
+        """Hash, cache (6 hours): what happened in a minute since the epoch. `{redisflow:0}:stats:29738162`."""
+        return f"{self.prefix}stats:{minute}"
+
     def once(self, request: str) -> str:
         """String, cache (15 minutes): the reply of a call, for its repeats. `{redisflow:0}:once:5b1c…`."""
         return f"{self.prefix}once:{request}"

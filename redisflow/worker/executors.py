@@ -22,6 +22,7 @@ from redisflow.backend.replies import Reply
 from redisflow.codec import encode_payload, pack
 from redisflow.define import Resource, Skip, Step, Workflow
 from redisflow.model.fingerprints import fingerprint_error
+from redisflow.model.histogram import bucket_of
 from redisflow.worker.capture import current_step
 from redisflow.worker.checkpoints import Checkpoints, StreamStore
 from redisflow.worker.context import Context, Job
@@ -215,10 +216,11 @@ class Executors:
             text: str = value
         else:
             text = encode_payload(value, what=f"the output of step {step.id!r}", limit=self._limit)
-        fields: dict[str, Any] = {"a": job.attempt, "d": _micros(job), "x": step.export}
+        duration = _micros(job)
+        fields: dict[str, Any] = {"a": job.attempt, "d": duration, "x": step.export}
         if job.usage is not None:
             fields["ru"] = job.usage
-        self._report(job, "c", pack(fields), text)
+        self._report(job, "c", pack(fields), text, str(bucket_of(duration)))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Skip):

@@ -275,7 +275,8 @@ def expected_step(snapshot: _Snapshot, name: str) -> StepField:
     step = snapshot.fold.steps.get(name) or StepFold(level=snapshot.fold.priority)
     return StepField(
         _STEP_LETTER[step.status], step.attempt, step.level, step.failures, step.crashes,
-        snapshot.fold.unmet(snapshot.plan, name), step.lease, step.ended, _KINDS[step.kind],
+        snapshot.fold.unmet(snapshot.plan, name),
+        step.available if step.status == "scheduled" else step.lease, step.ended, _KINDS[step.kind],
     )  # fmt: skip
 
 

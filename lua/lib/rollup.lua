@@ -1,0 +1,51 @@
+-- Rollups: hash `stats:<minute>`, read by what must answer at once however many runs there are. Of each minute how many events of each
+-- type were written, by workflow (`n:<slug>:<type>`), and histograms of how long attempts waited (`w<bucket>`), steps took
+-- (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables, written once a call, and no transition fails for it.
+local ROLLUPS_KEPT = 21600 -- seconds
+local written = {} -- events by slug and type
+local buckets = { w = {}, s = {}, r = {} }
+
+-- 16 buckets an octave: redisflow/model/histogram.py says what follows for the error
+local function bucket_of(us)
+  local fraction, exponent = math.frexp(us)
+  return 16 * exponent + math.floor(32 * fraction) - 16
+end
+
+local function count_bucket(kind, bucket)
+  local counted = buckets[kind]
+  counted[bucket] = (counted[bucket] or 0) + 1
+end
+
+local function write_rollup()
+  local fields, n = {}, 0
+  local added = {}
+  for slug, types in pairs(written) do
+    for kind, count in pairs(types) do
+      n = n + 1
+      fields[n], added[n] = 'n:' .. slug .. ':' .. kind, count
+    end
+  end
+  if n == 0 then -- nothing was written, or only saved events
+    return
+  end
+  for kind, counted in pairs(buckets) do
+    for bucket, count in pairs(counted) do
+      n = n + 1
+      fields[n], added[n] = kind .. bucket, count
+    end
+  end
+  local key = prefix .. 'stats:' .. format('%d', now / 60000000)
+  local before = pcall_write('HMGET', key, unpack(fields))
+  if before.err then
+    return
+  end
+  local changed, fresh_key = {}, true
+  for i = 1, n do
+    fresh_key = fresh_key and not before[i]
+    changed[2 * i - 1], changed[2 * i] = fields[i], format('%d', (tonumber(before[i]) or 0) + added[i])
+  end
+  pcall_write('HSET', key, unpack(changed))
+  if fresh_key then
+    pcall_write('EXPIRE', key, ROLLUPS_KEPT)
+  end
+end
