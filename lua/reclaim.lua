@@ -90,7 +90,7 @@ if grace == 0 then
       if ok then
         taken[#taken + 1] = what
       else
-        run.dropped = tostring(what)
+        drop(run, what)
       end
     elseif not LIVE[run.was_status] then
       gather(removes, prefix .. 'running', stale[i]) -- an ended run whose members are still being taken away

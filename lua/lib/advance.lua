@@ -101,6 +101,10 @@ local function cascade(run, name, from)
 end
 
 local function advance(run, name)
+  local done = plan_step(run.plan, name)
+  if not done or #done.next == 0 then
+    return conclude(run)
+  end
   local ended, i = { name }, 1
   while ended[i] and LIVE[run.status] do
     local from = ended[i]

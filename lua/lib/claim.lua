@@ -106,7 +106,7 @@ local function due_levels(serves)
   return due, next_due
 end
 
--- calls take(run, step) for queue members until `want` are taken; true where due members may be left
+-- calls take(run, step) for queue members until `want` are taken; answers whether due members may be left
 local function take_due(due, want, take)
   local taken = 0
   for _, level in ipairs(due) do
@@ -120,14 +120,13 @@ local function take_due(due, want, take)
         local run = load_run(sub(member, 1, bar - 1), name)
         if not run then
           torn = true
-          return taken, true
+          return true
         end
         if not run.dropped then
           if LIVE[run.status] and run.steps[name].status == 's' then
             run.steps[name].member = member
-            if take(run, name) then
-              taken = taken + 1
-            end
+            take(run, name)
+            taken = taken + 1
           elseif not LIVE[run.was_status] then
             -- an ended run whose members are still being taken away
             gather(removes, touch_queue(level.queue, level.level), member)
@@ -136,9 +135,9 @@ local function take_due(due, want, take)
       end
       offset = offset + #members
       if taken >= want then
-        return taken, true
+        return true
       end
     until #members < ask
   end
-  return taken, false
+  return false
 end

@@ -76,6 +76,6 @@ end
 local function expand_one()
   local ok, why = pcall(expand_next)
   if not ok and expanding and runs[expanding] then
-    runs[expanding].dropped = tostring(why)
+    drop(runs[expanding], why)
   end
 end

@@ -11,6 +11,17 @@ local function bucket_of(us)
   return 16 * exponent + math.floor(32 * fraction) - 16
 end
 
+-- counts of a run's workflow, by event type
+local function types_of(run)
+  local slug = run.plan and run.plan.slug or run.slug or '-'
+  local types = written[slug]
+  if not types then
+    types = {}
+    written[slug] = types
+  end
+  return types
+end
+
 local function count_bucket(kind, bucket)
   local counted = buckets[kind]
   counted[bucket] = (counted[bucket] or 0) + 1

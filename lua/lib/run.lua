@@ -8,6 +8,7 @@
 -- docs/architecture.md says what each part means.
 -- @include lib/plan
 local runs = {}
+local any_dropped = false
 local LIVE = { p = true, r = true }
 local ENDED = { c = true, f = true, k = true }
 local ACTIVE = { s = true, r = true }
@@ -125,6 +126,11 @@ local function set_field(run, field, value)
   else
     run.set = { [field] = value }
   end
+end
+
+-- what was decided of the run in this call is not written; its outcomes are answered REJECTED
+local function drop(run, why)
+  run.dropped, any_dropped = tostring(why), true
 end
 
 local function slug_of(run)
