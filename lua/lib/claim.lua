@@ -21,7 +21,10 @@ local function payload_of(run, stored)
 end
 
 local function claim_outputs(run, planned, claimed)
-  local fields = {}
+  local fields, fresh = {}, {} -- fresh: outputs of this call
+  for i = 3, run.fields and run.field_count or 0, 2 do
+    fresh[run.fields[i]] = run.fields[i + 1]
+  end
   for i, dependency in ipairs(planned.deps) do
     fields[i] = 'o:' .. dependency
   end
@@ -29,7 +32,7 @@ local function claim_outputs(run, planned, claimed)
     local stored = call('HMGET', run.key, unpack(fields, first, math.min(first + 999, #fields)))
     for k = 1, math.min(1000, #fields - first + 1) do
       local dependency = planned.deps[first + k - 1]
-      local text = run.set and run.set['o:' .. dependency] or stored[k]
+      local text = fresh['o:' .. dependency] or stored[k]
       local other = run.steps[dependency]
       if text and not (other and other.status ~= 'c') then
         claimed[#claimed + 1] = dependency

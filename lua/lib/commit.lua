@@ -139,7 +139,10 @@ local function diff_run(run)
   end
   local stopped = was_live and not live
   for name, s in pairs(run.steps) do
-    if s.dirty or stopped then
+    if s.dirty then
+      set_field(run, 's:' .. name, step_text(s))
+      diff_step(run, name, s, was_live, live)
+    elseif stopped then
       diff_step(run, name, s, was_live, live)
     end
   end
@@ -161,17 +164,14 @@ local function write(...)
 end
 
 local function write_hash(run)
-  local fields, n = { 'h', header_text(run), false, false, false, false, false, false }, 2 -- room for a step and its output
-  for name, s in pairs(run.steps) do
-    if s.dirty then
-      fields[n + 1], fields[n + 2], n = 's:' .. name, step_text(s), n + 2
-    end
+  local fields, n = run.fields, run.field_count
+  local header = struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active,
+    run.done, run.created, run.started, run.ended, run.timeout)
+  if not fields then
+    call('HSET', run.key, 'h', header)
+    return
   end
-  if run.set then
-    for field, value in pairs(run.set) do
-      fields[n + 1], fields[n + 2], n = field, value, n + 2
-    end
-  end
+  fields[2] = header
   if n <= 3000 then
     call('HSET', run.key, unpack(fields, 1, n))
     return

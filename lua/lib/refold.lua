@@ -36,7 +36,7 @@ local function refold(run)
       run[key] = fresh[key]
     end
   end
-  run.submitted, run.deadline, run.slug, run.set, run.failures = nil, nil, nil, nil, nil
+  run.submitted, run.deadline, run.slug, run.fields, run.failures = nil, nil, nil, nil, nil
   local events = stream_events(run)
   for _, event in ipairs(events) do -- the submission stands first whatever its time, since it names the plan
     if event[1] == 'RunSubmitted' then

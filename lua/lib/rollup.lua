@@ -1,14 +1,14 @@
 -- Rollups: hash `stats:<minute>`, read by what must answer at once however many runs there are. Of each minute how many events of each
 -- type were written, by workflow (`n:<slug>:<type>`), and histograms of how long attempts waited (`w<bucket>`), steps took
 -- (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables, written once a call, and no transition fails for it.
-local ROLLUPS_KEPT = 21600 -- seconds
 local written = {} -- events by slug and type
 local buckets = { w = {}, s = {}, r = {} }
 
 -- 16 buckets an octave: redisflow/model/histogram.py says what follows for the error
+local frexp, floor = math.frexp, math.floor
 local function bucket_of(us)
-  local fraction, exponent = math.frexp(us)
-  return 16 * exponent + math.floor(32 * fraction) - 16
+  local fraction, exponent = frexp(us)
+  return 16 * exponent + floor(32 * fraction) - 16
 end
 
 -- counts of a run's workflow, by event type
@@ -57,6 +57,6 @@ local function write_rollup()
   end
   pcall_write('HSET', key, unpack(changed))
   if fresh_key then
-    pcall_write('EXPIRE', key, ROLLUPS_KEPT)
+    pcall_write('EXPIRE', key, 21600)
   end
 end

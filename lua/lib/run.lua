@@ -43,11 +43,6 @@ local function parse_run(id, key, text, input, steps)
   }
 end
 
-local function header_text(run)
-  return struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active, run.done, run.created,
-    run.started, run.ended, run.timeout)
-end
-
 local function parse_step(text)
   local status, attempt, level, failures, crashes, unmet, at, ended, kind = struct_unpack(STEP, text)
   local available = status == 's' and at
@@ -119,12 +114,13 @@ local function load_run(id, name)
   return run or nil
 end
 
+-- a field of the hash for commit to write, behind room for the header
 local function set_field(run, field, value)
-  local set = run.set
-  if set then
-    set[field] = value
+  local fields, n = run.fields, run.field_count
+  if fields then
+    fields[n + 1], fields[n + 2], run.field_count = field, value, n + 2
   else
-    run.set = { [field] = value }
+    run.fields, run.field_count = { 'h', false, field, value, false, false }, 4
   end
 end
 
