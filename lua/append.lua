@@ -1,5 +1,5 @@
 #!lua
--- append: events as given, folded and stored: no fence, no advance, no run end
+-- append: events as given, folded and stored: no fence, no advance, no run end; a run that is imported with its plan enters `expand`
 -- KEYS meta hash
 -- KEYS never string
 -- ARGV epoch string
@@ -65,6 +65,7 @@ for i = events_from, #ARGV, 6 do
     -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded
     run.disordered = run.disordered or fields.ts or not LIVE[run.status]
   end
+  run.onward = run.onward or fields.go -- imported with its plan
   if kind == 'StepFailed' then
     note_failure(run, fields.ts or at, ms, seq)
   end

@@ -199,7 +199,7 @@ local function write_run(run)
     id = next_id
   end
   if run.disordered then -- what is folded stands in the order of time, not of arrival
-    restate(run, true)
+    restate(run, not run.onward)
   else
     write_hash(run)
   end

@@ -191,16 +191,12 @@ class Reruns(Upkeep):
         return len(reply[1])
 
     async def _moved(self, fields: dict[str, Any], home: int, away: int) -> dict[str, Any]:
-        """An envelope for another run: it owns no idempotency key, and its plan is numbered as over there."""
-        for own in ("ik", "ih", "ix"):
+        """An envelope for another run: it owns no idempotency key, goes on by nothing, and its plan is numbered as over there."""
+        for own in ("ik", "ih", "ix", "go"):
             fields.pop(own, None)
         if "pl" in fields and home != away:
-            fields["pl"] = await self.plan_number(await self._plan(home, fields["pl"]), away)
+            fields["pl"] = await self.plan_number(await self.stored_plan(home, fields["pl"]), away)
         return fields
-
-    async def _plan(self, partition: int, number: int) -> Plan:
-        key = self.partitions[partition].plan(number)
-        return Plan.model_validate_json(await self.server.retry(lambda: self.client.hget(key, "json")))
 
 
 def dependents_of(plan: Plan, step_id: str) -> list[str]:

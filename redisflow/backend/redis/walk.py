@@ -166,15 +166,6 @@ class Walk(Upkeep):
                 found[run_id] = Head(name, head.status_word in LIVE)
         return found
 
-    async def known_slugs(self, partition: int) -> list[str]:
-        """Workflows that runs may belong to: registered, submitted here, or with a queue of that name."""
-        keys = self.partitions[partition]
-        numbers = await self.server.retry(lambda: self.client.hvals(keys.plans))
-        levels = await self.server.retry(lambda: self.client.zrange(keys.levels, 0, -1))
-        slugs = {*(await self.workflow_slugs()), *(member.decode().rpartition(":")[0] for member in levels)}
-        slugs.update([(await self.plan_info(partition, int(number))).slug for number in numbers])
-        return sorted(slugs)
-
     async def scored_pages(self, key: str, low: int | str, high: int | str) -> AsyncIterator[list[tuple[bytes, float]]]:
         """Members of a sorted set by score; those that leave it meanwhile move no other out of sight."""
         skip = 0
@@ -198,7 +189,7 @@ class Walk(Upkeep):
             return
         keys = self.partitions[partition]
         live: set[bytes] = set()
-        slugs = [window.workflow_slug] if window.workflow_slug else await self.known_slugs(partition)
+        slugs = [window.workflow_slug] if window.workflow_slug else await self.slugs_with_runs()
         for index in (keys.index(slug, status) for slug in slugs for status in LIVE):
             async for page in self.scored_pages(index, "-inf", "+inf"):
                 fresh = [run_id.decode() for run_id, _ in page if run_id not in live]
