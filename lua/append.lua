@@ -8,7 +8,7 @@
 -- RETURNS {OK, {event id} each} or {GONE, run} or {REJECTED, why}
 -- EVENTS RunSubmitted WorkflowStarted WorkflowInputValidation WorkflowCompleted WorkflowFailed WorkflowCancelled WorkflowResumed WorkflowRetryStarted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepHeartbeat StepReclaimed StepCheckpoint StepCheckpointFailed LogEntry
 -- @include lib/open
--- @include lib/commit
+-- @include lib/whole
 -- @include lib/once
 local ids = {}
 
@@ -36,7 +36,7 @@ for i = events_from, #ARGV, 6 do
       return { GONE, id }
     end
     run = new_run(id)
-    runs[id] = run
+    runs[id], made[run] = run, true
     runs[#runs + 1] = run
   end
   run.saved = true -- rollups count what the engine does
@@ -65,11 +65,11 @@ for i = events_from, #ARGV, 6 do
     -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded
     run.disordered = run.disordered or fields.ts or not LIVE[run.status]
   end
-  run.onward = run.onward or fields.go -- imported with its plan
+  run.still = run.still ~= false and not fields.go -- go: imported with its plan
   if kind == 'StepFailed' then
     note_failure(run, fields.ts or at, ms, seq)
   end
 end
 local answer = keep({ OK, ids })
-commit()
+commit(whole(answer))
 return answer

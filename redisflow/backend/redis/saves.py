@@ -21,7 +21,7 @@ from redisflow.backend.replies import Reply
 from redisflow.backend.saves_steps import HeartbeatSlot, StepSaves
 from redisflow.backend.saves_workflow import WorkflowSaves
 from redisflow.codec import encode_event, unpack
-from redisflow.model.errors import InvalidArgument, RunNotFound
+from redisflow.model.errors import InvalidArgument, RedisflowError, RunNotFound
 
 CREATING = ("RunSubmitted", "WorkflowStarted")
 _SLOT = frozenset(HeartbeatSlot.__annotations__)
@@ -56,6 +56,8 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
                 raise RunNotFound(reply[1].decode())
             if reply[0] == Reply.REJECTED:
                 given = [rows[index][5] for index in indexes if rows[index][5]]
+                if not given or b"future" not in reply[1]:
+                    raise RedisflowError(f"events were refused: {reply[1].decode()}")
                 raise InvalidArgument("eventId", given[0] if len(given) == 1 else given, reply[1].decode())
             for index, event_id in zip(indexes, reply[1], strict=True):
                 ids[index] = event_id.decode()
