@@ -53,6 +53,7 @@ class RunFold:
     """A run as its hash holds it."""
 
     status: str = "-"
+    submitted: bool = False
     slug: str = "-"
     priority: int = 0
     created: int = 0
@@ -195,8 +196,9 @@ def _step_reclaimed(run: RunFold, entry: Entry) -> None:
 
 
 def _run_submitted(run: RunFold, entry: Entry) -> None:
-    if run.created:
+    if run.submitted:
         return
+    run.submitted = True
     fields = entry.fields
     if run.status == "-":
         run.status = "pending"
@@ -212,7 +214,7 @@ def _run_submitted(run: RunFold, entry: Entry) -> None:
 
 
 def _workflow_started(run: RunFold, entry: Entry) -> None:
-    if run.status == "-":
+    if not run.submitted and run.slug == "-":  # a history without its submission, whatever came before by time
         run.slug, run.created = entry.fields.get("wf", "-"), entry.at
     run.status, run.started = "running", entry.at
 
