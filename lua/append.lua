@@ -62,8 +62,11 @@ for i = events_from, #ARGV, 6 do
   local reducer = apply[kind]
   if reducer then
     reducer(run, name, fields.ts or at, fields, payload, ms, seq)
-    -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded
-    run.disordered = run.disordered or fields.ts or not LIVE[run.status]
+  end
+  if kind ~= 'LogEntry' then
+    -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded; and what lies after the
+    -- end makes the run a stray
+    run.disordered = run.disordered or fields.ts and (reducer or fields.ts > now) or not LIVE[run.status]
   end
   run.still = run.still ~= false and not fields.go -- go: imported with its plan
   if kind == 'StepFailed' then

@@ -253,6 +253,7 @@ local function withdraw(run, still)
     gather(removes, prefix .. 'runs:' .. slug .. ':tag:' .. tag, run.id)
   end
   gather(removes, ended_key, run.id)
+  gather(removes, prefix .. 'strays', run.id)
   gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
   if not still then
     gather(removes, prefix .. 'expand', run.id)
@@ -271,6 +272,9 @@ function restate(run, still)
   withdraw(run, still)
   for _, s in pairs(run.steps) do
     s.was, s.dirty = '-', true
+  end
+  if run.latest > (LIVE[run.status] and now + run.seq or run.ended) then -- only saved events lie so
+    gather(adds, prefix .. 'strays', score_text(run.latest), run.id)
   end
   run.was_status = false
   run.expand = not still and run.plan and LIVE[run.status] -- what is ready and not scheduled is looked for again, and an end that is missing

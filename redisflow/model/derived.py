@@ -69,6 +69,8 @@ class RunFold:
     key_hash: str | None = None
     key_elsewhere: bool = False
     steps: dict[str, StepFold] = field(default_factory=dict)
+    latest: int = 0
+    """Time of the latest event that is no log line."""
     failures: list[tuple[str, int]] = field(default_factory=list)
     """Stream id and time of every StepFailed."""
 
@@ -128,6 +130,8 @@ def fold_run(entries: Iterable[Entry]) -> RunFold:
     if submission is not None:
         _run_submitted(run, submission)
     for entry in ordered:
+        if entry.type != "LogEntry":
+            run.latest = max(run.latest, entry.at)
         reducer = _REDUCERS.get(entry.type)
         if reducer is not None:
             reducer(run, entry)
