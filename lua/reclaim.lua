@@ -35,13 +35,14 @@ local function grace_left()
 end
 
 local function worker_of(run, name, lease)
+  local worker = 'unknown'
   for _, entry in ipairs(call('XRANGE', run.key .. ':events', lease, lease)) do
     local f = entry[2]
     if f[2] == 'StepStarted' and f[4] == name then
-      return cmsgpack.unpack(f[6]).wi
+      worker = cmsgpack.unpack(f[6]).wi -- the last: all starts of an imported run share one lease
     end
   end
-  return 'unknown'
+  return worker
 end
 
 local function crash(run, name, worker, crashes)

@@ -10,10 +10,10 @@
 -- ARGV input string
 -- ARGV lineage string           envelope of WorkflowRerunFromStep
 -- ARGV kept_steps list          steps whose events are copied
--- RETURNS {OK} or {GONE | NOT_ENDED | DUPLICATE | NO_PLAN}
+-- RETURNS {OK} or {GONE | NOT_ENDED | DUPLICATE | NO_PLAN} or {REJECTED, why}
 -- EVENTS RunSubmitted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepReclaimed StepCheckpoint StepCheckpointFailed
 -- @include lib/open
--- @include lib/commit
+-- @include lib/whole
 -- @include lib/advance
 -- @include lib/wake
 -- @include lib/once
@@ -30,7 +30,7 @@ if not plan_of(d.pl) then
   return { NO_PLAN }
 end
 local run = new_run(run_id)
-runs[run_id], runs[#runs + 1] = run, run
+runs[run_id], runs[#runs + 1], made[run] = run, run, true
 submitted(run, d, (emit(run, 'RunSubmitted', '', envelope, input)), input, now, 0)
 emit(run, 'WorkflowRerunFromStep', '', lineage)
 local keeps = {}
@@ -63,6 +63,6 @@ for _, name in ipairs(names) do
   end
 end
 local answer = keep({ OK })
-commit()
+commit(whole(answer))
 notify()
 return answer

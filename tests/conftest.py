@@ -166,7 +166,7 @@ async def assert_consistent(backend: RedisBackend) -> None:
 
 async def assert_known_keys(backend: RedisBackend) -> None:
     """Every key belongs to a run or a registry, or has a TTL."""
-    registries = {"meta", "levels", "running", "deadlines", "ended", "expand", "failures", "plans", "workers"}
+    registries = {"meta", "levels", "running", "deadlines", "ended", "expand", "failures", "strays", "plans", "workers"}
     groups = ("run:", "scheduled:", "runs:", "plan:", "idempotency:", "stats:", "errors:", "error:")
     for keys in backend.partitions:
         async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000):

@@ -132,7 +132,7 @@ local function submitted(run, d, at, payload, ms, seq)
 end
 
 local function run_started(run, at, slug)
-  if run.status == '-' then -- a history without its submission
+  if slug and run.number == 0 and not run.slug then -- a history without its submission, whatever came before by time
     run.slug, run.created = slug, at
     set_field(run, 'w', slug)
   end

@@ -183,6 +183,8 @@ end
 
 local restate
 
+local stored -- the run whose events were all written last
+
 -- raises where a write does
 local function write_run(run)
   local stream, id = run.key .. ':events', next_id
@@ -198,8 +200,9 @@ local function write_run(run)
     end
     id = next_id
   end
+  stored = run
   if run.disordered then -- what is folded stands in the order of time, not of arrival
-    restate(run, true)
+    restate(run, run.still)
   else
     write_hash(run)
   end
@@ -231,7 +234,7 @@ local function write_sets()
 end
 
 -- every place that a run may have by what the tables now say, to be taken away before its true places are added
-local function withdraw(run)
+local function withdraw(run, still)
   local slug = slug_of(run)
   for name, s in pairs(run.steps) do
     local queue, member = queue_of(run, name), run.id .. '|' .. name
@@ -250,21 +253,28 @@ local function withdraw(run)
     gather(removes, prefix .. 'runs:' .. slug .. ':tag:' .. tag, run.id)
   end
   gather(removes, ended_key, run.id)
+  gather(removes, prefix .. 'strays', run.id)
   gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
-  gather(removes, prefix .. 'expand', run.id)
+  if not still then
+    gather(removes, prefix .. 'expand', run.id)
+  end
 end
 
 -- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
+-- save what `expand` has in hand
 function restate(run, still)
-  withdraw(run)
+  withdraw(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
     run.dropped = 'its first event could not be written'
     return
   end
-  withdraw(run)
+  withdraw(run, still)
   for _, s in pairs(run.steps) do
     s.was, s.dirty = '-', true
+  end
+  if run.latest > (LIVE[run.status] and now + run.seq or run.ended) then -- only saved events lie so
+    gather(adds, prefix .. 'strays', score_text(run.latest), run.id)
   end
   run.was_status = false
   run.expand = not still and run.plan and LIVE[run.status] -- what is ready and not scheduled is looked for again, and an end that is missing
@@ -278,7 +288,7 @@ local function mend()
   local to_mend = broken
   broken = nil
   for _, run in ipairs(runs) do
-    if not run.dropped and (to_mend[run] or to_mend.all) and not pcall(restate, run) then
+    if not run.dropped and (to_mend[run] or to_mend.all) and not pcall(restate, run, run.still) then
       note_broken(run)
     end
   end
@@ -300,8 +310,12 @@ local function commit(settle)
   end
   local high = now + most - 1
   for _, run in ipairs(runs) do
-    if run.count > 0 and not run.dropped and not pcall(write_run, run) then
-      note_broken(run)
+    if run.count > 0 and not run.dropped then
+      local ok, why = pcall(write_run, run)
+      if not ok then
+        note_broken(run)
+        run.lost = stored ~= run and (type(why) == 'table' and why.err or tostring(why))
+      end
     end
   end
   write_sets()

@@ -23,7 +23,8 @@ do
     load_steps(run, names)
     for _, name in ipairs(names) do
       local s = run.steps[name]
-      if LIVE[run.status] and s.status == 'p' and s.unmet == 0 then
+      -- failed, but not the run: its retry was recorded, and not that of the step
+      if LIVE[run.status] and (s.status == 'p' or (s.status == 'f' and not run.failed)) and s.unmet == 0 then
         schedule(run, name, s.attempt > 0 and 'r' or (plan_step(run.plan, name) or { deps = {} }).deps[1] and 'd' or 'i',
           s.attempt + 1, run.wait and math.max(0, run.wait - now - run.seq) or 0)
       elseif LIVE[run.status] and s.status == 'p' then

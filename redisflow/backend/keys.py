@@ -142,6 +142,12 @@ class Keys:
         return self.prefix + "ended"
 
     @property
+    def strays(self) -> str:
+        """Sorted set, fold: runs with a saved event later than their end, by the latest such time; figures of a window look at them
+        too. One that was retried since may still be there. `{redisflow:0}:strays`."""
+        return self.prefix + "strays"
+
+    @property
     def failures(self) -> str:
         """Sorted set, fold: `<run>|<stream id>` of every StepFailed by its time. `{redisflow:0}:failures`."""
         return self.prefix + "failures"

@@ -53,6 +53,7 @@ class RunFold:
     """A run as its hash holds it."""
 
     status: str = "-"
+    submitted: bool = False
     slug: str = "-"
     priority: int = 0
     created: int = 0
@@ -68,6 +69,8 @@ class RunFold:
     key_hash: str | None = None
     key_elsewhere: bool = False
     steps: dict[str, StepFold] = field(default_factory=dict)
+    latest: int = 0
+    """Time of the latest event that is no log line."""
     failures: list[tuple[str, int]] = field(default_factory=list)
     """Stream id and time of every StepFailed."""
 
@@ -127,6 +130,8 @@ def fold_run(entries: Iterable[Entry]) -> RunFold:
     if submission is not None:
         _run_submitted(run, submission)
     for entry in ordered:
+        if entry.type != "LogEntry":
+            run.latest = max(run.latest, entry.at)
         reducer = _REDUCERS.get(entry.type)
         if reducer is not None:
             reducer(run, entry)
@@ -195,8 +200,9 @@ def _step_reclaimed(run: RunFold, entry: Entry) -> None:
 
 
 def _run_submitted(run: RunFold, entry: Entry) -> None:
-    if run.created:
+    if run.submitted:
         return
+    run.submitted = True
     fields = entry.fields
     if run.status == "-":
         run.status = "pending"
@@ -212,7 +218,7 @@ def _run_submitted(run: RunFold, entry: Entry) -> None:
 
 
 def _workflow_started(run: RunFold, entry: Entry) -> None:
-    if run.status == "-":
+    if not run.submitted and run.slug == "-":  # a history without its submission, whatever came before by time
         run.slug, run.created = entry.fields.get("wf", "-"), entry.at
     run.status, run.started = "running", entry.at
 

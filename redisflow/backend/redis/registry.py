@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jsonschema
@@ -27,12 +28,17 @@ from redisflow.model.states import (
     WorkflowVersion,
 )
 from redisflow.model.workflow import Edge, Plan, PlanStep
+from redisflow.settings import Settings
 
 Record = dict[str, Any]
 
 
 class Registry(RedisCore):
     """Plans, workflow records and versions."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._noted_slugs: set[str] = set()
 
     async def register_plan(self, plan: Plan, *, location: str | None = None) -> None:
         """Make a plan the one that submits by slug use; every version stays registered.
@@ -108,6 +114,33 @@ class Registry(RedisCore):
         if record is None:
             raise WorkflowNotFound(slug, await self.workflow_slugs())
         return Plan.model_validate(record["plan"])
+
+    async def stored_plan(self, partition: int, number: int) -> Plan:
+        """The plan of a number in a partition."""
+        key = self.partitions[partition].plan(number)
+        return Plan.model_validate_json(await self.server.retry(lambda: self.client.hget(key, "json")))
+
+    async def plan_of_version(self, slug: str, version: str) -> Plan | None:
+        """The plan of a version that was registered or submitted here; None where there is none."""
+        for partition, keys in enumerate(self.partitions):
+            number = await self.server.retry(partial(self.client.hget, keys.plans, version))
+            if number is not None:
+                found = await self.stored_plan(partition, int(number))
+                return found if (found.slug, found.version) == (slug, version) else None
+        record = await self._registration_of(slug)
+        return Plan.model_validate(record["plan"]) if record and record["version"] == version else None
+
+    async def note_slugs(self, slugs: set[str]) -> None:
+        """Remember workflows before runs of theirs are saved, so that no run is out of sight."""
+        fresh = sorted(slugs - self._noted_slugs)
+        if fresh:
+            await self.server.retry(lambda: self.client.sadd(k.saved_slugs(self.namespace), *fresh))
+            self._noted_slugs.update(fresh)
+
+    async def noted_slugs(self) -> set[str]:
+        """Workflows of saved runs, registered or not."""
+        found = await self.server.retry(lambda: self.client.smembers(k.saved_slugs(self.namespace)))
+        return {slug.decode() for slug in found}
 
     async def _registration_of(self, slug: str) -> Record | None:
         text = await self.server.retry(lambda: self.client.hget(k.workflows(self.namespace), slug))

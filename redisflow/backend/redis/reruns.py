@@ -11,9 +11,9 @@ from typing import Any
 
 from redisflow.backend import keys as k
 from redisflow.backend.redis.upkeep import Upkeep
-from redisflow.backend.replies import Reply
+from redisflow.backend.replies import Reply, check_written
 from redisflow.codec import decode_event, encode_payload, pack, unpack
-from redisflow.model.errors import InvalidArgument, RunExists, RunNotFound, StepNotFound, TransitionRefused
+from redisflow.model.errors import RunExists, RunNotFound, StepNotFound, TransitionRefused
 from redisflow.model.workflow import Plan
 
 TERMINAL = frozenset({"WorkflowCompleted", "WorkflowFailed", "WorkflowCancelled"})
@@ -43,6 +43,7 @@ class Reruns(Upkeep):
                 raise RunNotFound(run_id)
             if reply[0] == Reply.NO_PLAN:
                 raise TransitionRefused(f"run {run_id} was imported without its plan: rerun it from a step instead")
+            check_written(reply, run_id)
             if reply[0] != Reply.MORE:
                 status = _WORDS[reply[1].decode()]
                 raise TransitionRefused(
@@ -64,6 +65,7 @@ class Reruns(Upkeep):
             raise RunNotFound(run_id)
         if reply[0] == Reply.RUN_ENDED:
             raise TransitionRefused(f"run {run_id} is {_WORDS[reply[1].decode()]}: retry it, or rerun it from a step")
+        check_written(reply, run_id)
         return int(reply[1]), int(reply[2])
 
     async def rerun_from(self, parent_run_id: str, from_step_id: str, input: object = None) -> str:
@@ -117,6 +119,7 @@ class Reruns(Upkeep):
                 raise RunNotFound(parent_run_id)
             if reply[0] == Reply.NOT_ENDED:
                 raise TransitionRefused(f"run {parent_run_id} has not ended: wait for it, or cancel it first")
+            check_written(reply, run_id)
             self._plan_numbers.pop((partition, plan.version), None)
 
     async def copy_entire_run(self, workflow_slug: str, source_run_id: str, target_run_id: str) -> int:
@@ -165,6 +168,7 @@ class Reruns(Upkeep):
         reply = await self.call("erase", self.partition(k.check_run_id(run_id)), steps, run_id=run_id, what=what)
         if reply[0] == Reply.GONE:
             raise RunNotFound(run_id)
+        check_written(reply, run_id)
         return int(reply[1])
 
     async def _copy(self, source: str, target: str, wanted: Any) -> int:
@@ -186,21 +190,16 @@ class Reruns(Upkeep):
         reply = await self.call("append", away, rest)
         if reply[0] == Reply.GONE:
             raise RunNotFound(target)
-        if reply[0] == Reply.REJECTED:
-            raise InvalidArgument("target", target, reply[1].decode())
+        check_written(reply, target)
         return len(reply[1])
 
     async def _moved(self, fields: dict[str, Any], home: int, away: int) -> dict[str, Any]:
-        """An envelope for another run: it owns no idempotency key, and its plan is numbered as over there."""
-        for own in ("ik", "ih", "ix"):
+        """An envelope for another run: it owns no idempotency key, goes on by nothing, and its plan is numbered as over there."""
+        for own in ("ik", "ih", "ix", "go"):
             fields.pop(own, None)
         if "pl" in fields and home != away:
-            fields["pl"] = await self.plan_number(await self._plan(home, fields["pl"]), away)
+            fields["pl"] = await self.plan_number(await self.stored_plan(home, fields["pl"]), away)
         return fields
-
-    async def _plan(self, partition: int, number: int) -> Plan:
-        key = self.partitions[partition].plan(number)
-        return Plan.model_validate_json(await self.server.retry(lambda: self.client.hget(key, "json")))
 
 
 def dependents_of(plan: Plan, step_id: str) -> list[str]:

@@ -21,8 +21,7 @@ from redisflow.backend.replies import Reply
 from redisflow.backend.saves_steps import HeartbeatSlot, StepSaves
 from redisflow.backend.saves_workflow import WorkflowSaves
 from redisflow.codec import encode_event, unpack
-from redisflow.model.errors import InvalidArgument, RunNotFound
-from redisflow.settings import Settings
+from redisflow.model.errors import InvalidArgument, RedisflowError, RunNotFound
 
 CREATING = ("RunSubmitted", "WorkflowStarted")
 _SLOT = frozenset(HeartbeatSlot.__annotations__)
@@ -30,10 +29,6 @@ _SLOT = frozenset(HeartbeatSlot.__annotations__)
 
 class Saves(Queue, StepSaves, WorkflowSaves, Histories):
     """Appends, and the saves and reads that follow from them."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._saved_slugs: set[str] = set()
 
     async def initialize_run(self, workflow_slug: str, run_id: str) -> None:
         """Refuse ids that cannot be a run's; nothing is written, since a run begins with its first event.
@@ -52,7 +47,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
             checked = check_event(slug, run_id, event, limit=self.settings.max_payload_bytes)
             rows.append(_row(slug, run_id, checked))
             by_partition.setdefault(self.partition(run_id), []).append(index)
-        await self._note({slug for (slug, _, _), row in zip(events, rows, strict=True) if row[1] in CREATING})
+        await self.note_slugs({slug for (slug, _, _), row in zip(events, rows, strict=True) if row[1] in CREATING})
         ids = [""] * len(rows)
 
         async def append(partition: int, indexes: Sequence[int]) -> None:
@@ -61,6 +56,8 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
                 raise RunNotFound(reply[1].decode())
             if reply[0] == Reply.REJECTED:
                 given = [rows[index][5] for index in indexes if rows[index][5]]
+                if not given or b"future" not in reply[1]:
+                    raise RedisflowError(f"events were refused: {reply[1].decode()}")
                 raise InvalidArgument("eventId", given[0] if len(given) == 1 else given, reply[1].decode())
             for index, event_id in zip(indexes, reply[1], strict=True):
                 ids[index] = event_id.decode()
@@ -70,13 +67,6 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
             if isinstance(answer, BaseException):
                 raise answer
         return ids
-
-    async def _note(self, slugs: set[str]) -> None:
-        """Remember slugs before their runs are there, so that no run is out of sight."""
-        fresh = sorted(slugs - self._saved_slugs)
-        if fresh:
-            await self.server.retry(lambda: self.client.sadd(k.saved_slugs(self.namespace), *fresh))
-            self._saved_slugs.update(fresh)
 
     async def save_step_heartbeat(
         self, workflow_slug: str, run_id: str, step_id: str, worker_id: str, attempt_number: int,
@@ -144,12 +134,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
 
     async def list_active_workflows(self) -> list[str]:
         """Slugs of workflows with a run that has not ended, registered or not."""
-        slugs = {
-            slug.decode() for slug in await self.server.retry(partial(self._smembers, k.saved_slugs(self.namespace)))
-        }
-        for partition in range(len(self.opened)):
-            slugs.update(await self.known_slugs(partition))
-        known = sorted(slugs)
+        known = await self.slugs_with_runs()
 
         async def read() -> list[int]:
             pipe = self.client.pipeline(transaction=False)
@@ -163,10 +148,6 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         counts = await self.server.retry(read) if known else []
         each = len(self.partitions) * len(LIVE)
         return [slug for place, slug in enumerate(known) if any(counts[place * each : (place + 1) * each])]
-
-    async def _smembers(self, key: str) -> set[bytes]:
-        found: set[bytes] = await self.client.smembers(key)
-        return found
 
 
 def _row(slug: str, run_id: str, checked: Checked) -> list[Any]:

@@ -163,6 +163,7 @@ class Verifier:
             pipe.xrevrange(keys.events(run_id), count=1)
             for key, member, _, _ in expected:
                 pipe.zscore(key, member)
+            pipe.zscore(keys.strays, run_id)
             pipe.zscore(keys.expand, run_id)
             if fold.key_hash:
                 pipe.get(backend.keys_of(k.route_of_key(fold.key_hash)).idempotency(fold.key_hash))
@@ -175,16 +176,19 @@ class Verifier:
         if not tail or tail[0][0].decode() != snapshot.last_id or replies[0] != tail:
             return True, []
         scores = replies[1 : len(expected) + 1]
-        expanding = replies[len(expected) + 1] is not None
+        stray, expanding = replies[len(expected) + 1], replies[len(expected) + 2] is not None
         found = []
+        if not fold.live and fold.latest > (fold.ended or 0) and (stray or 0) < fold.latest:
+            message = f"{run_id} has an event of {fold.latest}, after its end, but stands in {keys.strays} with {stray}"
+            found.append(Violation(run_id, "strays", message))
         for (key, member, wanted, rule), score in zip(expected, scores, strict=True):
             lingering = wanted is None and expanding and rule in ("queue", "running")
             if (wanted == -1 and score is not None) or score == wanted or lingering:
                 continue
             found.append(Violation(run_id, rule, f"{member} stands in {key} with {score}, expected {wanted}"))
         owner_text = f">{run_id}" if fold.key_elsewhere else run_id
-        if fold.key_hash and replies[len(expected) + 2] != owner_text.encode():
-            owner = replies[len(expected) + 2]
+        if fold.key_hash and replies[len(expected) + 3] != owner_text.encode():
+            owner = replies[len(expected) + 3]
             found.append(Violation(run_id, "idempotency", f"the key's record names {owner!r}, expected this run"))
         found += _check_progress(run_id, snapshot, expanding)
         return False, found
@@ -197,7 +201,13 @@ class Verifier:
         for pattern, status in (("scheduled:*", "s"), ("runs:*", None)):
             found = client.scan_iter(match=_literal(keys.prefix) + pattern, count=500)
             sets += [(key.decode(), status) async for key in found]
-        sets += [(keys.ended, None), (keys.deadlines, None), (keys.expand, None), (keys.failures, None)]
+        sets += [
+            (keys.ended, None),
+            (keys.deadlines, None),
+            (keys.expand, None),
+            (keys.failures, None),
+            (keys.strays, None),
+        ]
         for key, letter in sets:
             async for raw, _ in client.zscan_iter(key, count=500):
                 if raw == k.RUNNING_ANCHOR.encode():

@@ -3,11 +3,12 @@
 A window is by the time of the event. The entries of a run that the engine wrote alone have the time of
 their stream id, but those with a time of their own (saved, copied, imported) lie anywhere in their stream,
 and nothing in the run's hash tells whether there are any. So a stream is read whole, and the time of each
-entry decides. What is left out are whole runs: those that ended before the window began.
+entry decides. What is left out are whole runs: those that ended before the window began, unless they are
+among the strays, which have saved events of a later time than their end.
 
 What is held at a time is a page of runs: the first entries of each stream, without their payloads, and of a
-longer stream the events that count. Only the ids of live runs are kept over the walk, since one may end,
-and so be met again, while it lasts.
+longer stream the events that count. Only the ids of strays and live runs are kept over the walk, since
+one of these may stand, or come to stand while it lasts, among the ended too.
 """
 
 from __future__ import annotations
@@ -166,15 +167,6 @@ class Walk(Upkeep):
                 found[run_id] = Head(name, head.status_word in LIVE)
         return found
 
-    async def known_slugs(self, partition: int) -> list[str]:
-        """Workflows that runs may belong to: registered, submitted here, or with a queue of that name."""
-        keys = self.partitions[partition]
-        numbers = await self.server.retry(lambda: self.client.hvals(keys.plans))
-        levels = await self.server.retry(lambda: self.client.zrange(keys.levels, 0, -1))
-        slugs = {*(await self.workflow_slugs()), *(member.decode().rpartition(":")[0] for member in levels)}
-        slugs.update([(await self.plan_info(partition, int(number))).slug for number in numbers])
-        return sorted(slugs)
-
     async def scored_pages(self, key: str, low: int | str, high: int | str) -> AsyncIterator[list[tuple[bytes, float]]]:
         """Members of a sorted set by score; those that leave it meanwhile move no other out of sight."""
         skip = 0
@@ -197,17 +189,19 @@ class Walk(Upkeep):
                 yield chosen[first : first + RUNS]
             return
         keys = self.partitions[partition]
-        live: set[bytes] = set()
-        slugs = [window.workflow_slug] if window.workflow_slug else await self.known_slugs(partition)
-        for index in (keys.index(slug, status) for slug in slugs for status in LIVE):
-            async for page in self.scored_pages(index, "-inf", "+inf"):
-                fresh = [run_id.decode() for run_id, _ in page if run_id not in live]
-                live.update(run_id for run_id, _ in page)
+        met: set[bytes] = set()
+        slugs = [window.workflow_slug] if window.workflow_slug else await self.slugs_with_runs()
+        sets: list[tuple[str, int | str]] = [(keys.strays, window.start_us)]
+        sets += [(keys.index(slug, status), "-inf") for slug in slugs for status in LIVE]
+        for key, low in sets:
+            async for page in self.scored_pages(key, low, "+inf"):
+                fresh = [run_id.decode() for run_id, _ in page if run_id not in met]
+                met.update(run_id for run_id, _ in page)
                 yield fresh
         if window.workflow_slug and not await self._has_ended(keys, window.workflow_slug):
             return
         async for page in self.scored_pages(keys.ended, window.start_us, "+inf"):
-            yield [run_id.decode() for run_id, _ in page if run_id not in live]
+            yield [run_id.decode() for run_id, _ in page if run_id not in met]
 
     async def _has_ended(self, keys: k.Keys, slug: str) -> bool:
         async def read() -> list[int]:

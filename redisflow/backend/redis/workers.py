@@ -201,7 +201,7 @@ class Workers(Walk):
             return found
 
         for step, entries in zip(running, await self.server.retry(read) if running else [], strict=True):
-            for stream_id, entry in entries:
+            for stream_id, entry in reversed(entries):  # all starts of an imported run share one lease
                 if entry[b"type"] != b"StepStarted" or entry[b"step"].decode() != step.step_id:
                     continue
                 wire = decode_event(stream_id.decode(), entry, step.slug, step.run_id, lambda _: "unknown")
