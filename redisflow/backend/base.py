@@ -251,7 +251,7 @@ class Repeats:
         """A new run that repeats a step and all that depends on it, and keeps what else has finished; returns its id.
 
         Raises:
-            RunNotFound, StepNotFound, TransitionRefused: nothing was written.
+            RunNotFound, StepNotFound, TransitionRefused, InvalidInput: nothing was written.
         """
 
     @abstractmethod

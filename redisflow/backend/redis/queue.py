@@ -12,21 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jsonschema
-
 from redisflow.backend import keys as k
 from redisflow.backend.drafts import check_steps, check_text, json_text
 from redisflow.backend.histories import check_step
+from redisflow.backend.inputs import check_input
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.recording import Recording
 from redisflow.backend.redis.runs import LIVE, MOST_ROUNDS
 from redisflow.backend.redis.walk import Walk, check_time
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Claim, Reclaimed, Submission, SubmitResult
-from redisflow.codec import decode_payload, pack, unpack
-from redisflow.model.errors import InvalidArgument, InvalidInput
+from redisflow.codec import pack, unpack
+from redisflow.model.errors import InvalidArgument
 from redisflow.model.states import RunSubmission
-from redisflow.model.workflow import Plan
 
 
 class ScheduledStep(NamedTuple):
@@ -235,22 +233,3 @@ class Queue(Walk):
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**53:
                 raise InvalidArgument(argument, value, "an integer, 1 or more")
         return Recording.get_step_output_path(self, workflow_slug, run_id, step_id, attempt_number, lease)
-
-
-def check_input(plan: Plan, text: str | None) -> None:
-    """Hold a run's input (JSON text) to the schema of its workflow.
-
-    Raises:
-        InvalidInput: says which fields do not fit, by their dotted paths.
-    """
-    what = f"input of workflow {plan.slug!r}"
-    if text is None and plan.input_required:
-        raise InvalidInput(what, [("$", "is required")])
-    if plan.input_schema is None or text is None:
-        return
-    problems = [
-        (".".join(str(part) for part in error.absolute_path) or "$", error.message)
-        for error in jsonschema.Draft202012Validator(plan.input_schema).iter_errors(decode_payload(text))
-    ]
-    if problems:
-        raise InvalidInput(what, sorted(problems))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.inputs import check_input
 from redisflow.backend.redis.upkeep import Upkeep
 from redisflow.backend.replies import Reply
 from redisflow.codec import decode_event, encode_payload, pack, unpack
@@ -84,6 +85,7 @@ class Reruns(Upkeep):
             RunNotFound: the parent is gone, or its retention has ended half-way.
             StepNotFound: the current version has no such step.
             TransitionRefused: the parent has not ended.
+            InvalidInput: a new input does not fit the schema of the current version; the parent's is taken as it is.
         """
         k.check_step_id(from_step_id)
         events = await self.load_wire_events(parent_run_id)
@@ -99,14 +101,16 @@ class Reruns(Upkeep):
         ]  # fmt: skip
         started = next((event["versionId"] for event in events if event["type"] == "WorkflowStarted"), "unknown")
         lineage = {"pr": parent_run_id, "rf": from_step_id, "ri": repeated, "vi": plan.version, "pv": started}
-        text = submitted.get("input", "") if input is None else encode_payload(
-            input, what=f"the input of {plan.slug!r}", limit=self.settings.max_payload_bytes
-        )  # fmt: skip
+        text = submitted.get("input", "")
+        if input is not None:
+            limit = self.settings.max_payload_bytes
+            text = encode_payload(input, what=f"the input of {plan.slug!r}", limit=limit)
+            check_input(plan, text)
         partition = self.partition(parent_run_id)
         while True:
             run_id = k.new_run_id(parent_run_id.partition(".")[0])
             fields = _carried(submitted)
-            fields["pl"] = await self.plan_number(plan, partition)
+            fields |= {"pl": await self.plan_number(plan, partition), "hs": plan.input_schema is not None}
             reply = await self.call(
                 "rerun", partition, kept, run_id=run_id, parent_id=parent_run_id, envelope=pack(fields), input=text,
                 lineage=pack(lineage),
@@ -220,5 +224,5 @@ def dependents_of(plan: Plan, step_id: str) -> list[str]:
 
 def _carried(submitted: Mapping[str, Any]) -> dict[str, Any]:
     """What a rerun takes over from its parent's submission, by envelope codes."""
-    names = {"priority": "p", "tags": "tg", "metadata": "md", "timeoutUs": "tm", "hasInputSchema": "hs"}
+    names = {"priority": "p", "tags": "tg", "metadata": "md", "timeoutUs": "tm"}
     return {code: submitted[name] for name, code in names.items() if submitted.get(name)}
