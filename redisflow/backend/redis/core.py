@@ -104,6 +104,26 @@ class RedisCore:
         argv = script.pack(rest or (), epoch=self.epoch, **named)
         return await self.server.script(script, self.partitions[partition], argv)
 
+    async def server_time(self) -> int:
+        """Time of the server's clock, µs; for the time of events see `now`."""
+        found = await self.server.retry(lambda: self.client.time())
+        seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
+        return int(seconds) * 1_000_000 + int(micros)
+
+    async def now(self) -> int:
+        """Time of the server (µs), and never before an event: scripts add `skew`, and write an event a µs."""
+        time = await self.server_time()
+
+        async def read() -> list[Any]:
+            pipe = self.client.pipeline(transaction=False)
+            for keys in self.partitions:
+                pipe.hmget(keys.meta, "clock", "skew")
+            found: list[Any] = await pipe.execute()
+            return found
+
+        clocks = await self.server.retry(read)
+        return max(max(int(float(clock or 0)), time + int(float(skew or 0))) for clock, skew in clocks)
+
     async def plan_info(self, partition: int, number: int) -> PlanInfo:
         """Slug, version and dependencies of a plan number; kept for good, since plans never change."""
         found = self._plan_infos.get((partition, number))

@@ -68,7 +68,7 @@ class Registry(RedisCore):
         if not await self.server.retry(lambda: self.client.hexists(key, plan.version)):
             git = await git_info(record["location"])
             manifest = [step.id for step in plan.steps]
-            await self._put_version(plan.slug, plan.version, await self._server_time(), manifest, len(manifest), git)
+            await self._put_version(plan.slug, plan.version, await self.now(), manifest, len(manifest), git)
         if record != known:
             text = json.dumps(record)
             await self.server.retry(lambda: self.client.hset(k.workflows(self.namespace), plan.slug, text))
@@ -82,12 +82,6 @@ class Registry(RedisCore):
         }  # fmt: skip
         key, text = k.versions(self.namespace, slug), json.dumps(record)
         await self.server.retry(lambda: self.client.hsetnx(key, version_id, text))
-
-    async def _server_time(self) -> int:
-        """Time of the server, µs."""
-        found = await self.server.retry(lambda: self.client.time())
-        seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
-        return int(seconds) * 1_000_000 + int(micros)
 
     async def plan_number(self, plan: Plan, partition: int) -> int:
         """Number of a plan in a partition; it is registered there where it is not."""

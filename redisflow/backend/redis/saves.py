@@ -144,12 +144,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
 
     async def list_active_workflows(self) -> list[str]:
         """Slugs of workflows with a run that has not ended, registered or not."""
-        slugs = {
-            slug.decode() for slug in await self.server.retry(partial(self._smembers, k.saved_slugs(self.namespace)))
-        }
-        for partition in range(len(self.opened)):
-            slugs.update(await self.known_slugs(partition))
-        known = sorted(slugs)
+        known = await self.slugs_with_runs()
 
         async def read() -> list[int]:
             pipe = self.client.pipeline(transaction=False)
@@ -163,10 +158,6 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         counts = await self.server.retry(read) if known else []
         each = len(self.partitions) * len(LIVE)
         return [slug for place, slug in enumerate(known) if any(counts[place * each : (place + 1) * each])]
-
-    async def _smembers(self, key: str) -> set[bytes]:
-        found: set[bytes] = await self.client.smembers(key)
-        return found
 
 
 def _row(slug: str, run_id: str, checked: Checked) -> list[Any]:

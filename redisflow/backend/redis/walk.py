@@ -98,22 +98,6 @@ class Walk(Upkeep):
         start = now - DAY if start_us is None else start_us
         return _window(start, now if end_us is None else end_us, workflow_slug, step_id, chosen)
 
-    async def now(self) -> int:
-        """Time of the server (µs), and never before an event: scripts add `skew`, and write an event a µs."""
-        found = await self.server.retry(lambda: self.client.time())
-        seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
-        time = int(seconds) * 1_000_000 + int(micros)
-
-        async def read() -> list[Any]:
-            pipe = self.client.pipeline(transaction=False)
-            for keys in self.partitions:
-                pipe.hmget(keys.meta, "clock", "skew")
-            found: list[Any] = await pipe.execute()
-            return found
-
-        clocks = await self.server.retry(read)
-        return max(max(int(float(clock or 0)), time + int(float(skew or 0))) for clock, skew in clocks)
-
     async def fold(self, counter: C, **options: Unpack[WindowOptions]) -> tuple[C, Window]:
         """Count the events of a window, run by run and each run's by time; answers with the window too."""
         window = await self.window(**options)
