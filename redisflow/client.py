@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
+from redisflow.backend.drafts import json_text
 from redisflow.backend.inputs import check_input
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.types import CancelResult, SubmitResult
@@ -248,7 +249,7 @@ class Client:
                 value, what=f"the input of {plan.slug!r}", limit=self.settings.max_payload_bytes
             )  # fmt: skip
         else:
-            text = None if item.input is None else encode_payload(item.input, what="the input")
+            text = None if item.input is None else json_text("input", item.input)
             check_input(plan, text)
         return BackendSubmission(
             input=text, run_id=item.run_id, available_at_us=_time(item.at),

@@ -24,18 +24,18 @@ RUNNING_ANCHOR = "~" * 65
 start; as a listpack it is searched from end to end by each ZADD, which cost 9 % of a step while fewer than 128 steps ran."""
 
 
-def check_run_id(run_id: str) -> str:
+def check_run_id(run_id: str, argument: str = "run_id") -> str:
     """The run id itself.
 
     Raises:
         InvalidArgument: it is not 1 to 200 characters of `A-Z a-z 0-9 _ . -`.
     """
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
-        raise InvalidArgument("run_id", run_id, "1 to 200 characters of A-Z a-z 0-9 _ . -")
+        raise InvalidArgument(argument, run_id, "1 to 200 characters of A-Z a-z 0-9 _ . -")
     return run_id
 
 
-def check_step_id(step_id: str) -> str:
+def check_step_id(step_id: str, argument: str = "step_id") -> str:
     """The step id itself; nested ids have up to 8 segments joined by `/`.
 
     Raises:
@@ -43,7 +43,7 @@ def check_step_id(step_id: str) -> str:
     """
     if not isinstance(step_id, str) or not _STEP_ID.fullmatch(step_id):
         allowed = "1 to 8 segments of 1 to 100 characters of A-Z a-z 0-9 _ . -, joined by /"
-        raise InvalidArgument("step_id", step_id, allowed)
+        raise InvalidArgument(argument, step_id, allowed)
     return step_id
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_span
 from redisflow.backend.connection import Server
 from redisflow.backend.scripts import load_scripts
 from redisflow.backend.types import PlanInfo
@@ -62,6 +63,7 @@ class RedisCore:
             ServerUnsuitable: it is too old, evicts keys, or the namespace has another schema.
             NamespaceLost: a partition of the namespace is gone.
         """
+        check_span("deadline_us", deadline_us, optional=True)
         if self.partitions:
             return
         await self.server.connect(deadline_us=deadline_us)

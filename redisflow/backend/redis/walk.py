@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 from typing_extensions import Unpack
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_list, check_time
 from redisflow.backend.redis.header import parse_header
 from redisflow.backend.redis.runs import LIVE
 from redisflow.backend.redis.upkeep import Upkeep
@@ -89,9 +90,11 @@ class Walk(Upkeep):
             k.check_slug(workflow_slug)
         if step_id is not None:
             k.check_step_id(step_id)
-        if isinstance(run_ids, str):
-            raise InvalidArgument("run_ids", run_ids, "a list of run ids, not one text")
-        chosen = None if run_ids is None else frozenset(k.check_run_id(run_id) for run_id in run_ids)
+        chosen = None
+        if run_ids is not None:
+            chosen = frozenset(
+                k.check_run_id(run_id, "run_ids") for run_id in check_list("run_ids", run_ids, "run ids")
+            )
         if start_us is not None and end_us is not None:
             return _window(start_us, end_us, workflow_slug, step_id, chosen)
         now = await self.now()
@@ -222,16 +225,6 @@ class Walk(Upkeep):
             if len(page) < ENTRIES:
                 return
             after = page[-1][0]
-
-
-def check_time(argument: str, value: object) -> None:
-    """Refuse what is no time.
-
-    Raises:
-        InvalidArgument: it is neither None nor an integer that a score can hold.
-    """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53):
-        raise InvalidArgument(argument, value, "integer microseconds since the epoch, or None")
 
 
 def _window(start: int, end: int, slug: str | None, step: str | None, run_ids: frozenset[str] | None) -> Window:
