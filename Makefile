@@ -34,5 +34,8 @@ bench: setup  ## claims/s, steps/s, latency, bytes a run
 	$(BIN)/python -m bench.claim
 	$(BIN)/python -m bench.drain
 
+docs: setup  ## write docs/backend.md anew from the code
+	$(BIN)/python -m tools.backend_page
+
 clean:  ## remove what the targets made
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
-import jsonschema
-
+from redisflow.backend.drafts import json_text
+from redisflow.backend.inputs import check_input
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.types import CancelResult, SubmitResult
 from redisflow.backend.types import Submission as BackendSubmission
@@ -27,7 +27,6 @@ from redisflow.define import Task, Workflow
 from redisflow.embedded import EmbeddedServer, attach
 from redisflow.model.errors import (
     InvalidArgument,
-    InvalidInput,
     ResultTimeout,
     RunCancelled,
     RunFailed,
@@ -122,7 +121,6 @@ class Client:
         self.settings = given.model_copy(update={name: value for name, value in update.items() if value is not None})
         self._embedded: EmbeddedServer | None = None
         self._backend: RedisBackend | None = None
-        self._schemas: dict[str, Any] = {}
         self._plans: dict[str, Plan] = {}
         self._registered: set[str] = set()
 
@@ -251,8 +249,8 @@ class Client:
                 value, what=f"the input of {plan.slug!r}", limit=self.settings.max_payload_bytes
             )  # fmt: skip
         else:
-            text = None if item.input is None else encode_payload(item.input, what="the input")
-            self._check_schema(plan, text)
+            text = None if item.input is None else json_text("input", item.input)
+            check_input(plan, text)
         return BackendSubmission(
             input=text, run_id=item.run_id, available_at_us=_time(item.at),
             delay_us=None if item.delay is None else _duration("delay", item.delay), priority=item.priority,
@@ -262,24 +260,6 @@ class Client:
 
     async def _plan_of(self, slug: str) -> Plan:
         return await self.backend.registered_plan(slug)
-
-    def _check_schema(self, plan: Plan, text: str | None) -> None:
-        if plan.input_schema is None:
-            return
-        if text is None:
-            if plan.input_required:
-                raise InvalidInput(f"input of workflow {plan.slug!r}", [("$", "is required")])
-            return
-        validator = self._schemas.get(plan.version)
-        if validator is None:
-            validator = jsonschema.Draft202012Validator(plan.input_schema)
-            self._schemas[plan.version] = validator
-        problems = [
-            (".".join(str(part) for part in error.absolute_path) or "$", error.message)
-            for error in validator.iter_errors(decode_payload(text))
-        ]
-        if problems:
-            raise InvalidInput(f"input of workflow {plan.slug!r}", sorted(problems))
 
     def run(self, run_id: str) -> Run[Any]:
         """A run by its id; nothing is looked up."""
@@ -366,7 +346,7 @@ class Client:
             input: a new input; None keeps the old one.
 
         Raises:
-            RunNotFound, StepNotFound, TransitionRefused: nothing was written.
+            RunNotFound, StepNotFound, TransitionRefused, InvalidInput: nothing was written.
         """
         return Run(await self.backend.rerun_from(run_id, from_step, input), True, self, None)
 

@@ -39,6 +39,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "error": ("failures", "Show one error, its stack and where it happened."),
     "stats": ("stats", "Throughput, success, durations, retries and queues."),
     "workflows": ("look", "List registered workflows."),
+    "versions": ("look", "List the versions of a workflow, newest first."),
+    "workers": ("workers", "List workers: what each runs, and when it was seen."),
     "queues": ("look", "What is due, delayed and running in each queue."),
     "export": ("transfer", "Print the events of runs as JSON lines."),
     "import": ("transfer", "Write runs from JSON lines."),

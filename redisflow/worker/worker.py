@@ -18,6 +18,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
 
@@ -212,8 +213,8 @@ class Worker:
 
     def _info(self) -> str:
         return json.dumps(
-            {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "concurrency": self.concurrency,
-             "queues": self.queues, "workflows": sorted(self.workflows)}
+            {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "version": version("redisflow"),
+             "concurrency": self.concurrency, "queues": self.queues, "workflows": sorted(self.workflows)}
         )  # fmt: skip
 
     def _lost_from_thread(self, job: Job, reply: Reply) -> None:

@@ -442,7 +442,7 @@ async def test_wrong_arguments_are_refused(settings: Settings) -> None:
         ("end_us", {"end_us": 1.5}),
         ("end_us", {"end_us": True}), ("workflow_slug", {"workflow_slug": "a b"}),
         ("step_id", {"step_id": ""}),
-        ("run_ids", {"run_ids": "r1"}), ("run_id", {"run_ids": ["a b"]}),
+        ("run_ids", {"run_ids": "r1"}), ("run_ids", {"run_ids": ["a b"]}),
     ):  # fmt: skip
         with pytest.raises(InvalidArgument, match=rf"^{name}="):
             await backend.get_analytics_summary(**options)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_note
 from redisflow.backend.redis.header import STATUSES, parse_header
 from redisflow.backend.redis.listing import Listing
 from redisflow.backend.replies import Reply
@@ -206,9 +207,7 @@ class Runs(Listing):
         Raises:
             InvalidArgument: names the argument, its value and what is allowed.
         """
-        statuses = status if isinstance(status, str) else list(status)
-        wanted = tags if isinstance(tags, str) else list(tags)
-        page, total = await self.newest_ids(workflow_slug, statuses, wanted, limit, offset)
+        page, total = await self.newest_ids(workflow_slug, status, tags, limit, offset)
         states: list[RunState] = []
         for first in range(0, len(page), PAGE):
             found = await self.get_runs(page[first : first + PAGE])
@@ -233,7 +232,7 @@ class Runs(Listing):
         Raises:
             RunNotFound: there is no such run.
         """
-        pair = pack({"r": reason})[1:] if reason else b""
+        pair = pack({"r": reason})[1:] if check_note("reason", reason) else b""
         reply = await self.call("cancel", self.partition(k.check_run_id(run_id)), run_id=run_id, reason=pair)
         if reply[0] == Reply.GONE:
             raise RunNotFound(run_id)

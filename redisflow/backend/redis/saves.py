@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
-from redisflow.backend.drafts import Checked, GivenEvent, check_event, check_text, make_event
+from redisflow.backend.checks import check_list
+from redisflow.backend.drafts import Checked, GivenEvent, check_event, make_event
 from redisflow.backend.histories import Histories
 from redisflow.backend.redis.header import STATUSES, parse_step
 from redisflow.backend.redis.queue import Queue
@@ -43,11 +44,15 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         """See `Appends`: one script a partition, all sent at once."""
         by_partition: dict[int, list[int]] = {}
         rows: list[list[Any]] = []
-        for index, (slug, run_id, event) in enumerate(events):
+        items = check_list("events", events, "(workflow slug, run id, event)")
+        for index, item in enumerate(items):
+            if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 3:
+                raise InvalidArgument(f"events.{index}", item, "(workflow slug, run id, event)")
+            slug, run_id, event = item
             checked = check_event(slug, run_id, event, limit=self.settings.max_payload_bytes)
             rows.append(_row(slug, run_id, checked))
             by_partition.setdefault(self.partition(run_id), []).append(index)
-        await self.note_slugs({slug for (slug, _, _), row in zip(events, rows, strict=True) if row[1] in CREATING})
+        await self.note_slugs({slug for (slug, _, _), row in zip(items, rows, strict=True) if row[1] in CREATING})
         ids = [""] * len(rows)
 
         async def append(partition: int, indexes: Sequence[int]) -> None:
@@ -89,7 +94,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         if slot is not None and not (isinstance(slot, dict) and slot.keys() <= _SLOT):
             raise InvalidArgument("slot", slot, f"a dict of {', '.join(sorted(_SLOT))}")
         event = make_event(
-            "StepHeartbeat", workflow_slug, run_id, step_id=step_id, worker_id=check_text("worker_id", worker_id),
+            "StepHeartbeat", workflow_slug, run_id, step_id=step_id, worker_id=worker_id,
             attempt_number=attempt_number, **(slot or {}),
         )  # fmt: skip
         beat = int((await self._save(workflow_slug, run_id, event))[0])

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 from typing_extensions import Unpack
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_list, check_time
 from redisflow.backend.redis.header import parse_header
 from redisflow.backend.redis.runs import LIVE
 from redisflow.backend.redis.upkeep import Upkeep
@@ -90,30 +91,16 @@ class Walk(Upkeep):
             k.check_slug(workflow_slug)
         if step_id is not None:
             k.check_step_id(step_id)
-        if isinstance(run_ids, str):
-            raise InvalidArgument("run_ids", run_ids, "a list of run ids, not one text")
-        chosen = None if run_ids is None else frozenset(k.check_run_id(run_id) for run_id in run_ids)
+        chosen = None
+        if run_ids is not None:
+            chosen = frozenset(
+                k.check_run_id(run_id, "run_ids") for run_id in check_list("run_ids", run_ids, "run ids")
+            )
         if start_us is not None and end_us is not None:
             return _window(start_us, end_us, workflow_slug, step_id, chosen)
         now = await self.now()
         start = now - DAY if start_us is None else start_us
         return _window(start, now if end_us is None else end_us, workflow_slug, step_id, chosen)
-
-    async def now(self) -> int:
-        """Time of the server (µs), and never before an event: scripts add `skew`, and write an event a µs."""
-        found = await self.server.retry(lambda: self.client.time())
-        seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
-        time = int(seconds) * 1_000_000 + int(micros)
-
-        async def read() -> list[Any]:
-            pipe = self.client.pipeline(transaction=False)
-            for keys in self.partitions:
-                pipe.hmget(keys.meta, "clock", "skew")
-            found: list[Any] = await pipe.execute()
-            return found
-
-        clocks = await self.server.retry(read)
-        return max(max(int(float(clock or 0)), time + int(float(skew or 0))) for clock, skew in clocks)
 
     async def fold(self, counter: C, **options: Unpack[WindowOptions]) -> tuple[C, Window]:
         """Count the events of a window, run by run and each run's by time; answers with the window too."""
@@ -232,16 +219,6 @@ class Walk(Upkeep):
             if len(page) < ENTRIES:
                 return
             after = page[-1][0]
-
-
-def check_time(argument: str, value: object) -> None:
-    """Refuse what is no time.
-
-    Raises:
-        InvalidArgument: it is neither None nor an integer that a score can hold.
-    """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53):
-        raise InvalidArgument(argument, value, "integer microseconds since the epoch, or None")
 
 
 def _window(start: int, end: int, slug: str | None, step: str | None, run_ids: frozenset[str] | None) -> Window:
