@@ -238,6 +238,9 @@ local function withdraw(run)
   gather(removes, ended_key, run.id)
   gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
   gather(removes, prefix .. 'expand', run.id)
+  for i = 2, #(run.failures or {}), 2 do
+    gather(removes, prefix .. 'failures', run.failures[i])
+  end
 end
 
 -- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
@@ -246,11 +249,17 @@ function restate(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
     run.dropped = 'its first event could not be written'
+    if run.key_hash then
+      extra_writes[#extra_writes + 1] = { 'DEL', prefix .. 'idempotency:' .. run.key_hash }
+    end
     return
   end
   withdraw(run)
-  for _, s in pairs(run.steps) do
+  for name, s in pairs(run.steps) do
     s.was, s.dirty = '-', true
+    if s.status == 'r' then -- the living keep their last heartbeat
+      s.beat = tonumber(call('ZSCORE', running_key, run.id .. '|' .. name))
+    end
   end
   run.was_status = false
   run.expand = not still and run.plan and LIVE[run.status] -- what is ready and not scheduled is looked for again, and an end that is missing
@@ -305,5 +314,5 @@ local function commit(settle)
   if kept_key then
     write(nil, 'SET', kept_key, cmsgpack.pack(kept_answer), 'PX', 900000)
   end
-  return clean
+  return clean and not write_errors
 end

@@ -18,10 +18,12 @@ RUN_LIVE = frozenset({"pending", "running"})
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What the fold needs of a compiled step: its dependencies with their edge kinds (`r`, `o`, `a`), and its queue."""
+    """What fold and checks need of a compiled step: its dependencies with their edge kinds (`r`, `o`, `a`), queue and budgets."""
 
     dependencies: Mapping[str, str]
     queue: str
+    attempts: int = 1
+    crashes: int = 0
 
 
 @dataclass
