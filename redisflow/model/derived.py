@@ -154,6 +154,8 @@ def _step_scheduled(run: RunFold, entry: Entry) -> None:
     step.level = max(-100, min(100, entry.fields.get("p", run.priority)))
     step.since = entry.fields.get("un", step.since)
     step.available = entry.fields.get("v", entry.at + entry.fields.get("dl", 0))
+    if step.status == "failed":
+        run.failed = None
     step.status = "scheduled"
 
 

@@ -61,7 +61,7 @@ class Verifier:
         for partition in range(len(self._backend.partitions)):
             async for violation in self._check_runs(partition):
                 yield violation
-            async for violation in Members(self._backend, partition).check():
+            async for violation in Members(self._backend, partition, self._plan).check():
                 yield violation
         async for violation in self._check_namespace():
             yield violation
@@ -193,6 +193,8 @@ class Verifier:
             backend = self._backend
             key = backend.partitions[partition].plan(number)
             text = await backend.server.retry(lambda: backend.client.hget(key, "json"))
+            if text is None:
+                return "", {}
             plan = decode_payload(text)
             steps = {
                 step["id"]: StepPlan(

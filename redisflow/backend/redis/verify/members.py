@@ -6,14 +6,16 @@ fit is looked at again alone, member and run in one transaction, since under liv
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.header import STATUSES
+from redisflow.backend.redis.header import STATUSES, Header, StepField, parse_header, parse_step
 from redisflow.codec import unpack
+from redisflow.model.derived import StepPlan
 from redisflow.model.invariants import Violation
 
 PAGE = 500
@@ -27,19 +29,36 @@ _OWNED = ("meta", "plans", "levels", "running", "deadlines", "ended", "failures"
 _PASSING = ("once:", "worker:", "sleepers:", "waiters", "stats:")
 
 
+PlanOf = Callable[[int, int], Awaitable[tuple[str, Mapping[str, StepPlan]]]]
+
+
+class Said(NamedTuple):
+    """What a run's hash and stream say where a member of it was found; `header` and `step` None where they are not there."""
+
+    header: Header | None
+    step: StepField | None
+    slug: str
+    queue: str
+    entry: Mapping[bytes, bytes] | None
+
+    @property
+    def live(self) -> bool:
+        """The run is there and has not ended."""
+        return self.header is not None and self.header.status in "pr"
+
+
 class Member(NamedTuple):
-    """What a member says: its run, and what that run must say for the member to stand where it does.
+    """What a member says: its run, its step, an entry of its stream, and what they must say for it to stand where it does.
 
     Attributes:
-        fields: of the run's hash, or of the entry of its stream that `entry` names.
-        entry: a stream id, `-` for the first entry, or None for the hash.
+        entry: a stream id, `-` for the first entry, or "" for none.
         holds: whether what was read bears the member out.
     """
 
     run_id: str
-    fields: tuple[str, ...]
-    entry: str | None
-    holds: Callable[[Any], bool]
+    holds: Callable[[Said], bool]
+    step: str = ""
+    entry: str = ""
 
 
 def literal(prefix: str) -> str:
@@ -53,10 +72,12 @@ class Members:
     Args:
         backend: opened.
         partition: index.
+        plan: gives slug and steps of a plan number of a partition.
     """
 
-    def __init__(self, backend: RedisBackend, partition: int) -> None:
+    def __init__(self, backend: RedisBackend, partition: int, plan: PlanOf) -> None:
         self._backend = backend
+        self._plan = plan
         self._partition = partition
         self._keys = backend.partitions[partition]
 
@@ -160,29 +181,24 @@ class Members:
     def _reader(self, name: str) -> Callable[[str], Member] | None:
         """How to read the members of a set; None for a key that is no such set."""
         if name == "running":
-            return lambda member: _step(member, b"r")
+            return lambda member: _step(member, lambda said, step: step.status == "r")
         if name.startswith("scheduled:"):
-            return lambda member: _step(member, b"s")
-        if name.startswith("runs:"):
-            return self._index_reader(*name.removeprefix("runs:").split(":", 1))
-        if name == "ended":
-            return lambda member: Member(member, ("h",), None, lambda got: got[0] is not None and got[0][:1] in b"cfx")
-        if name == "deadlines":
-            return lambda member: Member(
-                member.removeprefix("run:"), ("h",), None, lambda got: got[0] is not None and got[0][:1] in b"pr"
+            queue, level = name.removeprefix("scheduled:").rsplit(":", 1)
+            where = (queue, level)
+            return lambda member: _step(
+                member, lambda said, step: step.status == "s" and (said.queue, str(step.level)) == where
             )
+        if name.startswith("runs:"):
+            return _index_reader(*name.removeprefix("runs:").split(":", 1))
+        if name == "ended":
+            return lambda member: Member(member, lambda said: said.header is not None and not said.live)
+        if name == "deadlines":
+            return lambda member: Member(member.removeprefix("run:"), lambda said: said.live)
         if name == "expand":
-            return lambda member: Member(member, ("h",), None, lambda got: got[0] is not None)
+            return lambda member: Member(member, lambda said: said.header is not None)
         if name == "failures":
             return _failure
         return None
-
-    def _index_reader(self, slug: str, what: str) -> Callable[[str], Member]:
-        if what.startswith("tag:"):
-            tag = what.removeprefix("tag:")
-            return lambda member: Member(member, (), "-", lambda got: tag in (unpack(got[b"data"]).get("tg") or ()))
-        letter = _LETTERS.get(what, "?").encode()
-        return lambda member: Member(member, ("h",), None, lambda got: got[0] is not None and got[0][:1] == letter)
 
     async def _check_set(self, name: str) -> AsyncIterator[Violation]:
         client, key, reader = self._backend.client, self._keys.prefix + name, self._reader(name)
@@ -194,30 +210,45 @@ class Members:
             members = [raw.decode() for raw, _ in page if raw != k.RUNNING_ANCHOR.encode()]
             read = [reader(member) for member in members]
             found = await self._atomically(*(partial(self._ask, member) for member in read)) if read else []
-            for member, asked, got in zip(members, read, found, strict=True):
-                if not _bears_out(asked, got) and not await self._belongs(key, member, asked):
+            for member, asked, hash_, entries in zip(members, read, found[::2], found[1::2], strict=True):
+                said = await self._said(asked, hash_, entries)
+                if not asked.holds(said) and not await self._belongs(key, member, asked):
                     message = f"{member} stands in {key}, but its run does not say so"
                     yield Violation(asked.run_id, "member", message, place=(key, member))
             if not cursor:
                 return
 
     def _ask(self, asked: Member, pipe: Any) -> None:
-        if asked.entry is None:
-            pipe.hmget(self._keys.run(asked.run_id), asked.fields)
-        else:
+        pipe.hmget(self._keys.run(asked.run_id), "h", "w", f"s:{asked.step}")
+        if asked.entry:
             last = "+" if asked.entry == "-" else asked.entry
             pipe.xrange(self._keys.events(asked.run_id), asked.entry, last, count=1)
+        else:
+            pipe.exists(self._keys.never)  # nothing to read; the replies come in pairs
+
+    async def _said(self, asked: Member, hash_: list[bytes | None], entries: Any) -> Said:
+        raw_header, raw_slug, raw_step = hash_
+        entry = entries[0][1] if asked.entry and entries else None
+        try:
+            header = parse_header(raw_header) if raw_header else None
+            step = parse_step(raw_step) if raw_step else None
+        except (struct.error, UnicodeDecodeError):
+            header = step = None  # the check of the run itself tells it
+        slug, plan = await self._plan(self._partition, header.plan) if header else ("", {})
+        slug = slug or (raw_slug or b"-").decode()
+        return Said(header, step, slug, plan[asked.step].queue if asked.step in plan else slug, entry)
 
     async def _belongs(self, key: str, member: str, asked: Member) -> bool:
         for _ in range(LOOKS):
-            got, score, expanding = await self._atomically(
+            hash_, entries, score, expanding = await self._atomically(
                 partial(self._ask, asked), lambda pipe: pipe.zscore(key, member),
                 lambda pipe: pipe.zscore(self._keys.expand, asked.run_id),
             )  # fmt: skip
-            if score is None or _bears_out(asked, got):
+            said = await self._said(asked, hash_, entries)
+            if score is None or asked.holds(said):
                 return True
-            if expanding is not None and asked.fields[:1] == ("h",) and got[0] is not None and key != self._keys.ended:
-                return True  # members of an ended run that are still being taken away
+            if asked.step and expanding is not None and said.header is not None and not said.live:
+                return True  # a member of an ended run that is still being taken away
         return False
 
     async def _check_levels(self) -> AsyncIterator[Violation]:
@@ -244,20 +275,26 @@ def _run_of(name: str) -> str:
     return name.removeprefix("run:").removesuffix(":events")
 
 
-def _step(member: str, letter: bytes) -> Member:
+def _step(member: str, holds: Callable[[Said, StepField], bool]) -> Member:
     run_id, _, name = member.partition("|")
-    return Member(
-        run_id, ("h", f"s:{name}"), None,
-        lambda got: got[0] is not None and got[0][:1] in b"pr" and got[1] is not None and got[1][:1] == letter,
-    )  # fmt: skip
+    return Member(run_id, lambda said: said.live and said.step is not None and holds(said, said.step), step=name)
 
 
 def _failure(member: str) -> Member:
     run_id, _, stream_id = member.partition("|")
-    return Member(run_id, (), stream_id, lambda got: got[b"type"] == b"StepFailed")
+    return Member(run_id, lambda said: said.entry is not None and said.entry[b"type"] == b"StepFailed", entry=stream_id)
 
 
-def _bears_out(asked: Member, got: Any) -> bool:
-    if asked.entry is None:
-        return asked.holds(got)
-    return bool(got) and asked.holds(got[0][1])
+def _index_reader(slug: str, what: str) -> Callable[[str], Member]:
+    letter = _LETTERS.get(what, "?")
+
+    def in_status(said: Said) -> bool:
+        return said.header is not None and (said.slug, said.header.status) == (slug, letter)
+
+    def has_tag(said: Said) -> bool:
+        tags = unpack(said.entry[b"data"]).get("tg") if said.entry else None
+        return said.slug == slug and what.removeprefix("tag:") in (tags or ())
+
+    if what.startswith("tag:"):
+        return lambda member: Member(member, has_tag, entry="-")
+    return lambda member: Member(member, in_status)
