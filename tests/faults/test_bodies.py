@@ -100,6 +100,7 @@ async def test_threads_that_a_body_leaves_behind_do_not_hold_up_a_deploy(client:
         assert "threads that steps started still run; ending without them" in worker.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", [rough, loud], ids=["thread", "process"])
 async def test_100_megabytes_of_output_fill_no_memory(quick: Client, flow: Any) -> None:
     size = 100_000_000

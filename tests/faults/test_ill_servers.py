@@ -95,6 +95,7 @@ async def test_read_only(settings: Settings, own: TestServer) -> None:
         control.close()
 
 
+@pytest.mark.slow
 async def test_loading(settings: Settings, own: TestServer) -> None:
     async with under_load(settings, own):
         control = own.client()
@@ -151,6 +152,7 @@ async def test_killed_at_random_points(settings: Settings, fsync: str) -> None:
         server.close()
 
 
+@pytest.mark.slow
 async def test_an_outage_under_5000_running_steps_reclaims_none(own: TestServer, settings: Settings) -> None:
     count, flow, leave = 5000, Workflow("crowd", output=int), asyncio.Event()
 
