@@ -33,6 +33,9 @@ test: check  ## every check and every test
 test-faults: setup  ## the faults and sizes that take minutes
 	$(BIN)/python -m pytest -m slow tests
 
+soak: setup  ## faults for ten minutes under load, then the books; SOAK="--minutes 3 --seed 7"
+	$(BIN)/python -m bench.soak $(SOAK)
+
 bench: setup  ## claims/s, steps/s, latency, bytes a run
 	$(BIN)/python -m bench.claim
 	$(BIN)/python -m bench.drain
