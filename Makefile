@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo check test bench docs clean
+.PHONY: help setup demo check test test-faults soak audit bench docs clean
 
 help:  ## show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,6 +29,12 @@ check: setup  ## lint, types, import layers, schemas
 
 test: check  ## every check and every test
 	$(BIN)/python -m pytest
+
+test-faults: setup  ## the faults and sizes that take minutes
+	$(BIN)/python -m pytest -m slow tests
+
+soak: setup  ## faults for ten minutes under load, then the books; SOAK="--minutes 3 --seed 7"
+	$(BIN)/python -m bench.soak $(SOAK)
 
 bench: setup  ## claims/s, steps/s, latency, bytes a run
 	$(BIN)/python -m bench.claim

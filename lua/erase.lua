@@ -21,12 +21,13 @@ for i = steps, #ARGV do
   wanted[ARGV[i]] = true
 end
 local ids = {}
+run.erased = {}
 for _, event in ipairs(stream_events(run)) do
   if (what == 'terminal' and TERMINAL[event[1]]) or (what == 'steps' and event[2] ~= '' and wanted[event[2]]) then
     local id = format('%d-%d', event[6], event[7])
     ids[#ids + 1] = id
     if event[1] == 'StepFailed' then
-      gather(removes, prefix .. 'failures', run_id .. '|' .. id)
+      run.erased[#run.erased + 1] = run_id .. '|' .. id
     end
   end
 end

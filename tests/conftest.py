@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import redis as redis_sync
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.verify import Verifier
@@ -64,7 +66,7 @@ class TestServer:
         client.close()
 
     def client(self) -> redis_sync.Redis:
-        return redis_sync.Redis(unix_socket_path=str(self.socket))
+        return redis_sync.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
 
     def kill(self) -> None:
         assert self.process is not None

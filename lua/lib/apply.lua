@@ -68,6 +68,10 @@ local function scheduled(run, name, s, attempt, available, level, since)
     set_field(run, 'u:' .. name, format('%d', since))
   end
   s.level = level and math.max(-100, math.min(100, level)) or run.priority
+  if s.status == 'f' and run.failed then -- only in a copied past: a retry of the run has cleared it before
+    run.failed, run.first_failure = false, nil
+    set_field(run, 'f', '')
+  end
   move(run, name, s, 's')
 end
 

@@ -258,6 +258,12 @@ local function withdraw(run, still)
   if not still then
     gather(removes, prefix .. 'expand', run.id)
   end
+  for i = 2, #(run.failures or {}), 2 do
+    gather(removes, prefix .. 'failures', run.failures[i])
+  end
+  for _, member in ipairs(run.erased or {}) do
+    gather(removes, prefix .. 'failures', member)
+  end
 end
 
 -- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
@@ -267,11 +273,17 @@ function restate(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
     run.dropped = 'its first event could not be written'
+    if run.key_hash then
+      extra_writes[#extra_writes + 1] = { 'DEL', prefix .. 'idempotency:' .. run.key_hash }
+    end
     return
   end
   withdraw(run, still)
-  for _, s in pairs(run.steps) do
+  for name, s in pairs(run.steps) do
     s.was, s.dirty = '-', true
+    if s.status == 'r' then -- the living keep their last heartbeat
+      s.beat = tonumber(call('ZSCORE', running_key, run.id .. '|' .. name))
+    end
   end
   if run.latest > (LIVE[run.status] and now + run.seq or run.ended) then -- only saved events lie so
     gather(adds, prefix .. 'strays', score_text(run.latest), run.id)
@@ -338,5 +350,5 @@ local function commit(settle)
   if kept_key then
     write('SET', kept_key, cmsgpack.pack(kept_answer), 'PX', 900000)
   end
-  return clean
+  return clean and not broken
 end

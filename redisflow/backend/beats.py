@@ -13,6 +13,8 @@ from redisflow.backend.replies import Reply
 from redisflow.model.errors import RedisflowError
 
 log = logging.getLogger("redisflow.worker")
+FIELDS = 3  # of a lease: run, step, lease
+LEASES = 300  # a call
 
 
 class BeatLine:
@@ -48,23 +50,36 @@ class BeatLine:
             if address != self._address:  # the partition has moved to another node
                 self._address, self._connection = address, self._make(address)
             self._connection.connect()
-        self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
+        for chunk in _chunks(leases):
+            self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *chunk)
 
     def receive(self, info: str, leases: list[Any]) -> list[int]:
         """The answer to `send`: a code a lease."""
-        try:
-            reply = self._connection.read_response()
-        except NoScriptError:
-            self._connection.send_command("EVAL", self._script.text, *self._head, info, *leases)
-            reply = self._connection.read_response()
-        if reply[0] != Reply.OK:
-            raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")
-        codes: list[int] = reply[2]
+        replies: list[Any] = []
+        for _ in _chunks(leases):
+            try:
+                replies.append(self._connection.read_response())
+            except NoScriptError:
+                replies.append(None)
+        codes: list[int] = []
+        for chunk, reply in zip(_chunks(leases), replies, strict=True):
+            if reply is None:
+                self._connection.send_command("EVAL", self._script.text, *self._head, info, *chunk)
+                reply = self._connection.read_response()
+            if reply[0] != Reply.OK:
+                raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")
+            codes += reply[2]
         return codes
 
     def close(self) -> None:
         """Drop the connection; the next `send` opens it anew."""
         self._connection.disconnect()
+
+
+def _chunks(leases: list[Any]) -> list[list[Any]]:
+    """Leases by the call, so that none holds the server up for long; one call, without a lease, where there are none."""
+    size = LEASES * FIELDS
+    return [leases[first : first + size] for first in range(0, len(leases), size)] or [[]]
 
 
 def beat_all(lines: list[BeatLine], info: str, leases: list[list[Any]]) -> list[list[int] | None]:

@@ -7,19 +7,28 @@ end of its stdin: when that command dies, however it dies, stdin ends and so doe
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import click
 
 from redisflow.cli.load import load_workflows
 from redisflow.cli.options import Options, open_client, pass_options, run_async, server_options
+from redisflow.cli.text import clean
 from redisflow.define import Workflow
 from redisflow.reclaimer import Reclaimer
 from redisflow.worker import Worker
 from redisflow.worker.capture import set_up_logging
 
+log = logging.getLogger("redisflow.worker")
+STRAY_PATIENCE = 1.0  # seconds
 _leash = click.option("--leash", is_flag=True, hidden=True, help="End when stdin ends.")
 _log_format = click.option(
     "--log-format", type=click.Choice(["text", "json"]), help="Form of log lines; default: text."
@@ -61,12 +70,43 @@ async def _work(
     queues: list[str],
     leash: bool,
 ) -> None:
-    async with open_client(options, service=True) as client:
+    async with _ending_without_stray_threads(), open_client(options, service=True) as client:
         running = Worker(client, flows, concurrency=concurrency, queues=queues or None)
         running.stop_on_signals()
         if leash:
             end_with_stdin(running.stop)
         await running.run()
+
+
+@asynccontextmanager
+async def _ending_without_stray_threads() -> AsyncIterator[None]:
+    """Threads that steps started and left behind would hold up the end of the process for ever: a deploy must not hang on them."""
+    executor = ThreadPoolExecutor(thread_name_prefix="redisflow-io")
+    asyncio.get_running_loop().set_default_executor(executor)
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        executor.shutdown(wait=False)
+        until = time.monotonic() + STRAY_PATIENCE
+        for thread in _stray_threads():
+            thread.join(max(0.0, until - time.monotonic()))
+        if stray := _stray_threads():
+            log.warning("%d threads that steps started still run; ending without them", len(stray))
+            if failure is not None:
+                click.echo(f"Error: {clean(str(failure))}", err=True)
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(failure is not None)
+
+
+def _stray_threads() -> list[threading.Thread]:
+    mine = (threading.main_thread(), threading.current_thread())
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread not in mine]
 
 
 @click.command()

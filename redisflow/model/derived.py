@@ -18,10 +18,12 @@ RUN_LIVE = frozenset({"pending", "running"})
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What the fold needs of a compiled step: its dependencies with their edge kinds (`r`, `o`, `a`), and its queue."""
+    """What fold and checks need of a compiled step: its dependencies with their edge kinds (`r`, `o`, `a`), queue and budgets."""
 
     dependencies: Mapping[str, str]
     queue: str
+    attempts: int = 1
+    crashes: int = 0
 
 
 @dataclass
@@ -157,6 +159,8 @@ def _step_scheduled(run: RunFold, entry: Entry) -> None:
     step.level = max(-100, min(100, entry.fields.get("p", run.priority)))
     step.since = entry.fields.get("un", step.since)
     step.available = entry.fields.get("v", entry.at + entry.fields.get("dl", 0))
+    if step.status == "failed":
+        run.failed = None
     step.status = "scheduled"
 
 

@@ -214,7 +214,8 @@ class Worker:
     def _info(self) -> str:
         return json.dumps(
             {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "version": version("redisflow"),
-             "concurrency": self.concurrency, "queues": self.queues, "workflows": sorted(self.workflows)}
+             "concurrency": self.concurrency, "queues": self.queues, "workflows": sorted(self.workflows),
+             "running": len(self._jobs)}
         )  # fmt: skip
 
     def _lost_from_thread(self, job: Job, reply: Reply) -> None:

@@ -225,7 +225,7 @@ async def repair_a_damaged_run(backend: RedisBackend) -> Call:
     await complete(backend, run_id, "a")
     keys = backend.keys_of(run_id)
     last = (await backend.client.xrevrange(keys.events(run_id), count=1))[0][0]
-    return Call("repair", {"run_id": run_id, "last_id": last})
+    return Call("repair", {"run_id": run_id, "last_id": last}, ("scheduled:flow:5", f"{run_id}|a"))
 
 
 @scenario
@@ -244,7 +244,7 @@ async def append_to_a_run_and_import_another(backend: RedisBackend) -> Call:
         ("moved.1", "StepStarted", "a", {"a": 1, "wi": "w1", "dp": [], "ts": early + 2}, "", ""),
         ("moved.1", "StepCompleted", "a", {"a": 1, "d": 5, "x": False, "ts": early + 3}, LONG, ""),
     ):
-        rest += [run, kind, name, pack(fields), payload, given]
+        rest += [run, kind, name, pack({**fields, "sv": 1}), payload, given]
     leaves = (
         (run_id, "LogEntry a"),
         (run_id, "StepFailed a"),

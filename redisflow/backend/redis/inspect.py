@@ -153,9 +153,8 @@ async def workers(backend: RedisBackend, seen_within_us: int) -> list[dict[str, 
     for keys in backend.partitions:
         seen = await _ask(backend, "zrangebyscore", keys.workers, now - seen_within_us, "+inf", withscores=True)
         for name, at in seen:
-            info, running = await _ask(backend, "hmget", keys.worker(name.decode()), "info", "running")
+            info = await _ask(backend, "hget", keys.worker(name.decode()), "info")
             worker = found.setdefault(name.decode(), {"running": 0, **(json.loads(info) if info else {})})
-            worker["running"] += int(running or 0)
             worker["seenAgoUs"] = min(worker.get("seenAgoUs", now), max(0, now - int(at)))
     return list(found.values())
 

@@ -195,7 +195,9 @@ class Reruns(Upkeep):
             wire = decode_event(stream_id.decode(), entry, slug, source, version_of)
             if wanted(wire):
                 fields = await self._moved(unpack(entry[b"data"]), home, away)
-                fields["ts"] = wire["timestampUs"]
+                if wire["type"] == "StepScheduled" and "sv" not in fields:
+                    fields.setdefault("dl", 0)  # left out where the engine writes it, and then not a save's
+                fields["ts"], fields["sv"] = wire["timestampUs"], 1
                 rest += (target, entry[b"type"], entry[b"step"], pack(fields), entry[b"payload"], "")
         if not rest:
             return 0
