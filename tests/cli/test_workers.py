@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,9 +71,8 @@ def test_no_worker(rf: Call) -> None:
 
 
 def git(folder: Path, *arguments: str) -> None:
-    known = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "PATH": os.environ["PATH"]}
-    names = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-    subprocess.run(["git", *names, *arguments], cwd=folder, check=True, capture_output=True, env=known)
+    own = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *own, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 async def test_versions(rf: Call, flow: Path, tmp_path: Path, settings: Settings) -> None:
