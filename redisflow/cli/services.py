@@ -7,6 +7,7 @@ end of its stdin: when that command dies, however it dies, stdin ends and so doe
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -52,10 +53,22 @@ def metrics_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _metrics_port(settings: Settings, place: Place) -> int | None:
+    """The port of /metrics, None where it is not served.
+
+    Raises:
+        UsageError: it is to be served, and the extra is not installed.
+    """
+    port = settings.metrics_port if place["metrics_port"] is None else place["metrics_port"]
+    if port is not None:
+        importlib.import_module("redisflow.metrics")
+    return port
+
+
 @asynccontextmanager
 async def _metrics(settings: Settings, place: Place, collector: Callable[[], Any]) -> AsyncIterator[None]:
     """Serve /metrics meanwhile, where a port is given."""
-    port = settings.metrics_port if place["metrics_port"] is None else place["metrics_port"]
+    port = _metrics_port(settings, place)
     if port is None:
         yield
         return
@@ -90,6 +103,7 @@ def worker(
     """
     flows = load_workflows(sources)
     settings = options.settings()
+    _metrics_port(settings, place)
     set_up_logging(log_format or settings.log_format)
     names = [name for name in (part.strip() for part in (queues or "").split(",")) if name]
     run_async(_work(options, flows, concurrency, names, leash, place))
@@ -129,7 +143,9 @@ def reclaimer(options: Options, log_format: str | None, leash: bool, **place: Un
 
     Any number may run side by side; one is enough. Runs until SIGTERM or Ctrl-C.
     """
-    set_up_logging(log_format or options.settings().log_format)
+    settings = options.settings()
+    _metrics_port(settings, place)
+    set_up_logging(log_format or settings.log_format)
     run_async(_reclaim(options, leash, place))
 
 

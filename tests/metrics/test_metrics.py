@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from redisflow.backend.redis import RedisBackend
 from redisflow.metrics import NamespaceMetrics, WorkerMetrics, serve
 from redisflow.metrics import namespace as namespace_module
 from redisflow.model.errors import UsageError
-from tests.cli.conftest import service
+from tests.cli.conftest import environment, service
 from tests.conftest import TestServer, free_port, until
 
 shop = Workflow("shop", input=dict)
@@ -218,8 +220,6 @@ async def test_the_namespace_over_http(client: Client) -> None:
 
 async def test_the_commands_serve(settings: Settings, tmp_path: Path) -> None:
     ports = free_port(), free_port()
-    from tests.cli.conftest import environment
-
     env = environment(REDISFLOW_URL=str(settings.url), REDISFLOW_NAMESPACE=settings.namespace)
     flow = tmp_path / "flow.py"
     flow.write_text("from redisflow import task\n\n\n@task\ndef hello() -> str:\n    return 'hello'\n")
@@ -238,3 +238,27 @@ async def test_the_commands_serve(settings: Settings, tmp_path: Path) -> None:
             running.process.terminate()
             await asyncio.to_thread(until, lambda running=running: running.process.poll() is not None, 20)
             assert running.process.returncode == 0, running.text
+
+
+def test_without_the_extra_one_line_says_what_to_install(settings: Settings, tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.modules['prometheus_client'] = None\n"
+        "from redisflow.cli import main\nmain(['reclaimer', '--metrics-port', '0'])"
+    )
+    env = environment(REDISFLOW_URL=str(settings.url), REDISFLOW_NAMESPACE=settings.namespace)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "Error: metrics need the extra `metrics`: pip install 'redisflow[metrics]'\n"
+
+
+def test_a_service_without_metrics_loads_none(tmp_path: Path) -> None:
+    code = (
+        "import sys\nimport redisflow, redisflow.cli.services, redisflow.worker\n"
+        "print(sorted({'prometheus_client', 'redisflow.metrics'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
