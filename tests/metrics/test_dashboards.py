@@ -71,6 +71,8 @@ async def test_every_metric_that_is_shown_is_served(client: Client) -> None:
     assert shown - known == set()
     assert warned - known == set()
     assert known >= AOF_ONLY
+    families = {re.sub("_(bucket|sum|count|created)$", "", name) for name in known}
+    assert set(NAME.findall((DOCS.parent / "observability.md").read_text())) == families
     unseen = {re.sub("_(bucket|sum|count|created)$", "", name) for name in known - shown}
     assert unseen <= {re.sub("_(bucket|sum|count)$", "", name) for name in shown}, "served, and on no panel"
 
