@@ -180,6 +180,19 @@ async def test_an_absent_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         own.close()
 
 
+async def test_on_a_cluster_nodes_are_added_up(cluster_server: TestServer, settings: Settings) -> None:
+    on_cluster = settings.model_copy(update={"url": cluster_server.url, "partitions": 3})
+    async with Client(settings=on_cluster) as client:
+        metrics = NamespaceMetrics(client.backend)
+        await read(metrics)
+        await client.submit_many(shop, [{"fail": False}] * 9)
+        found = await read(metrics)
+        assert found['redisflow_queue_steps{queue="shop",state="due"}'] == 9
+        assert found['redisflow_runs_submitted_total{workflow="shop"}'] == 9
+        assert found["redisflow_redis_memory_bytes"] > 0
+        assert found["redisflow_redis_aof_write_failed"] == 0
+
+
 async def fetch(port: int) -> Samples:
     def get() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
