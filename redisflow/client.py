@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
+from redisflow import tracing
 from redisflow.backend.drafts import json_text
 from redisflow.backend.inputs import check_input
 from redisflow.backend.redis import RedisBackend
@@ -235,14 +236,20 @@ class Client:
             if plan.version not in self._registered:
                 await self.backend.register_plan(plan, location=flow.location)
                 self._registered.add(plan.version)
-        specs = []
-        for item in inputs:
-            submission = item if isinstance(item, Submission) else Submission(item)
-            specs.append(self._spec(plan, flow, submission))
-        results: list[SubmitResult] = await self.backend.submit(plan, specs)
+        with tracing.submitting(plan.slug) as span:
+            context = {} if span is None else tracing.carrier()
+            specs = []
+            for item in inputs:
+                submission = item if isinstance(item, Submission) else Submission(item)
+                specs.append(self._spec(plan, flow, submission, context))
+            results: list[SubmitResult] = await self.backend.submit(plan, specs)
+            if span is not None:
+                tracing.submitted(span, [result.run_id for result in results])
         return [Run(result.run_id, result.is_new, self, flow) for result in results]
 
-    def _spec(self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any]) -> BackendSubmission:
+    def _spec(
+        self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any], context: dict[str, str]
+    ) -> BackendSubmission:
         if flow is not None:
             value = flow.validate_input(item.input)
             text = None if value is None and item.input is None and not plan.input_required else encode_payload(
@@ -255,7 +262,8 @@ class Client:
             input=text, run_id=item.run_id, available_at_us=_time(item.at),
             delay_us=None if item.delay is None else _duration("delay", item.delay), priority=item.priority,
             timeout_us=None if item.timeout is None else _duration("timeout", item.timeout),
-            idempotency_key=item.key, tags=item.tags, metadata=item.metadata,
+            idempotency_key=item.key, tags=item.tags,
+            metadata={**context, **(item.metadata or {})} if context else item.metadata,
         )  # fmt: skip
 
     async def _plan_of(self, slug: str) -> Plan:

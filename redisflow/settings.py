@@ -103,5 +103,9 @@ class Settings(BaseSettings):
     """How long a step whose code no worker has is handed back before it fails as `step-removed`."""
     home: Path = Path(".redisflow")
     """Folder of the embedded server and of the spool files."""
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+    """Port of `/metrics` of a worker or reclaimer; 0 takes a free one. None: no metrics."""
+    metrics_host: str = "127.0.0.1"
+    """Address that `/metrics` listens on."""
     log_format: str = Field("text", pattern="^(text|json)$")
     """Form of log lines: `text` or `json`."""

@@ -149,6 +149,7 @@ class Server:
     def __init__(self, url: str, *, deadline_us: int) -> None:
         self.url = url
         self.deadline_us = deadline_us
+        self.retries = 0  # calls repeated since the start
         self.clustered = url.startswith(("redis+cluster://", "rediss+cluster://"))
         self._client: Client | None = None
         self._tls: Any = None
@@ -224,6 +225,7 @@ class Server:
                 if not told:
                     log.warning("Redis at %s: %s; trying again", redact(self.url), error)
                     told = True
+            self.retries += 1
             await asyncio.sleep(backoff.next())
 
     async def script(self, script: Script, keys: Keys, argv: list[Any], *, deadline_us: int | None = None) -> list[Any]:
@@ -262,6 +264,7 @@ class Server:
                     log.error("partition %s is torn; waiting", keys.prefix)
                 else:
                     return reply
+            self.retries += 1
             await asyncio.sleep(backoff.next())
 
     async def _epoch_is_another(self, keys: Keys, argv: list[Any]) -> bool:

@@ -87,6 +87,7 @@ class TurnLink:
         self.outbox: list[Any] = []
         self.due = True
         self.asleep = 0
+        self.repeats = 0  # turns sent again since the start
         self.timer: asyncio.TimerHandle | None = None
         self._keys = backend.partitions[partition]
         self._script = backend.scripts["turn"]
@@ -116,6 +117,16 @@ class TurnLink:
                 handle.cancel()
         if self._channel is not None:
             self._channel.close()
+
+    def observe(self, seen: Callable[[Lane, TurnAnswer], None]) -> None:
+        """Show every answer to `seen` before it is handled; who never calls this pays nothing."""
+        handle = self._on_answer
+
+        def show(link: TurnLink, lane: Lane, answer: TurnAnswer) -> None:
+            seen(lane, answer)
+            handle(link, lane, answer)
+
+        self._on_answer = show
 
     def idle_lane(self) -> Lane | None:
         """A lane without a turn under way."""
@@ -186,6 +197,7 @@ class TurnLink:
 
     def _again(self, lane: Lane, pause: float) -> None:
         if not self._closed:
+            self.repeats += 1
             asyncio.get_running_loop().call_later(pause, self._transmit, lane)
 
     def _drop(self) -> None:
@@ -214,6 +226,7 @@ class TurnLink:
         if told:
             log.info("connected to Redis again")
         for lane in self.lanes:
+            self.repeats += lane.packed is not None
             self._transmit(lane)
 
     def _on_lost(self, error: Exception | None) -> None:

@@ -140,7 +140,7 @@ async def _queues(options: Options, as_json: bool) -> None:
     async with open_client(options) as client:
         depths = await queue_depths(client.backend)
     if as_json:
-        print_json([_depth_json(depth) for depth in depths])
+        print_json([depth_json(depth) for depth in depths])
         return
     if not depths:
         click.echo("every queue is empty")
@@ -154,7 +154,8 @@ async def _queues(options: Options, as_json: bool) -> None:
     console().print(table(columns, rows))
 
 
-def _depth_json(depth: QueueDepth) -> dict[str, object]:
+def depth_json(depth: QueueDepth) -> dict[str, object]:
+    """A queue level for a program."""
     return {
         "queue": depth.queue, "priority": depth.level, "due": depth.due, "delayed": depth.delayed,
         "running": depth.running, "oldestDueUs": depth.oldest_us, "idleWorkers": depth.idle,

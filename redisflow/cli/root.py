@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logs": ("logs", "Print what the steps of a run wrote."),
     "errors": ("failures", "List what fails, most frequent first."),
     "error": ("failures", "Show one error, its stack and where it happened."),
+    "top": ("top", "Throughput, queues, workers and newest failures, live."),
     "stats": ("stats", "Throughput, success, durations, retries and queues."),
     "workflows": ("look", "List registered workflows."),
     "versions": ("look", "List the versions of a workflow, newest first."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ class Heartbeat:
         self._interval = interval_us / 1e6
         self._lost = lost
         self._stop = threading.Event()
+        self.beaten_at = time.monotonic()  # when all partitions answered last
         self._thread = threading.Thread(target=self._run, name="redisflow-heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -64,7 +66,10 @@ class Heartbeat:
         for job in self._jobs():
             groups[job.partition].append(job)
         leases: list[list[Any]] = [[part for job in group for part in job.key] for group in groups]
-        for group, codes in zip(groups, beat_all(self._lines, self._info(), leases), strict=True):
+        answers = beat_all(self._lines, self._info(), leases)
+        if all(codes is not None for codes in answers):
+            self.beaten_at = time.monotonic()
+        for group, codes in zip(groups, answers, strict=True):
             if codes is None:
                 continue
             for job, code in zip(group, codes, strict=True):

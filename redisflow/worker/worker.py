@@ -17,6 +17,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
@@ -26,6 +27,7 @@ from redisflow.backend.beats import BeatLine
 from redisflow.backend.keys import check_slug
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
+from redisflow.backend.turns import TurnLink
 from redisflow.codec import pack
 from redisflow.define import Resource, Task, Workflow
 from redisflow.model.errors import RedisflowError, UsageError
@@ -82,6 +84,16 @@ class Worker:
         return len(self._jobs)
 
     @property
+    def links(self) -> list[TurnLink]:
+        """Its line to each partition, once started."""
+        return self._dispatcher.links
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since every partition answered a heartbeat."""
+        return time.monotonic() - self._heartbeat.beaten_at
+
+    @property
     def asleep(self) -> bool:
         """It stands in every partition among those to be woken, and nothing is under way."""
         return self._dispatcher.idle and all(link.asleep for link in self._dispatcher.links)
@@ -135,10 +147,14 @@ class Worker:
             NamespaceLost: the server was flushed or replaced.
         """
         await self.start()
-        await self._stopping.wait()
+        await self.stopped()
         await self.drain()
         if self._failure is not None:
             raise self._failure
+
+    async def stopped(self) -> None:
+        """Wait until `stop` is called or the worker cannot go on."""
+        await self._stopping.wait()
 
     def stop(self) -> None:
         """Ask `run` to drain and return; a second call cuts the drain short."""

@@ -57,6 +57,17 @@ class Rollups:
         histogram = {"w": self.waits, "s": self.steps, "r": self.runs}[name[0]]
         histogram.buckets[int(name[1:])] += count
 
+    def merge(self, other: Rollups, sign: int = 1) -> None:
+        """Add what happened in other minutes, or take it away with -1; `by_minute` stays as it is."""
+        for slug, types in other.events.items():
+            mine = self.events.setdefault(slug, Counter())
+            for kind, count in types.items():
+                mine[kind] += sign * count
+        pairs = ((self.waits, other.waits), (self.steps, other.steps), (self.runs, other.runs))
+        for histogram, added in pairs:
+            for bucket, count in added.buckets.items():
+                histogram.buckets[bucket] += sign * count
+
 
 class RollupQueries(QueueDepths):
     """What is read from the rollups."""
@@ -81,6 +92,18 @@ class RollupQueries(QueueDepths):
             for minute, fields in enumerate(hashes):
                 for name, count in fields.items():
                     found.add(minute, name.decode(), int(count))
+        return found
+
+    async def get_rollups_since(self, minute: int | None) -> list[Rollups]:
+        """One a minute, from a minute (since the epoch; at most 360 ago) to the running one; None: only the running one."""
+        last = await self.now() // MINUTE
+        first = last if minute is None else min(last, max(minute, last - MOST_MINUTES + 1))
+        found = [Rollups(at * MINUTE, 1, by_minute=[Counter()]) for at in range(first, last + 1)]
+        for keys in self.opened:
+            names = [keys.stats(at) for at in range(first, last + 1)]
+            for rollups, fields in zip(found, await self.server.retry(partial(self._read_hashes, names)), strict=True):
+                for name, count in fields.items():
+                    rollups.add(0, name.decode(), int(count))
         return found
 
     async def _read_hashes(self, names: list[str]) -> list[dict[bytes, bytes]]:
