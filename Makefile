@@ -28,7 +28,7 @@ check: setup  ## lint, types, import layers, schemas
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: check  ## every check and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 bench: setup  ## claims/s, steps/s, latency, bytes a run
 	$(BIN)/python -m bench.claim
