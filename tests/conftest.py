@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -88,11 +89,17 @@ def _answers(client: redis_sync.Redis) -> bool:
 
 
 def free_port() -> int:
-    import socket
+    """A loopback port for a server of this process alone.
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    It stays bound, though nobody listens, until the process ends: so the kernel gives it to no other test process
+    and to no outgoing connection. Only who sets SO_REUSEADDR, as servers do, can listen on it.
+    """
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
 
 
 def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
