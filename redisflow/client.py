@@ -112,8 +112,8 @@ class Client:
         url: server; default: REDISFLOW_URL, else the embedded server that runs in this folder.
         namespace: default: REDISFLOW_NAMESPACE, else `redisflow`.
         settings: all settings at once, in place of the environment.
-        durability: `acknowledged` (default): a submit returns when the primary has the runs; `replicated`: when at least one replica
-            has them too, else it raises `NotReplicated`.
+        durability: `acknowledged` (default): a submit returns when the primary has the runs; `replicated`: when at least one
+            replica has them too, else it raises `NotReplicated`.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -119,8 +120,6 @@ async def test_too_few_replicas_to_write_is_ridden_out(pair: tuple[TestServer, T
         with pytest.raises(ServerUnavailable, match="fewer replicas than min-replicas-to-write"):
             async with hasty:
                 await hasty.submit(brisk, 1)
-        import asyncio
-
         submitting = asyncio.create_task(client.submit(brisk, 1))
         await asyncio.to_thread(replica.start)
         assert await (await submitting).result(timeout=20) == 3

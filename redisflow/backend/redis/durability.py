@@ -1,8 +1,9 @@
 """Whether replicas have what was acknowledged: WAIT, on a connection of its own.
 
 Redis counts replication by offset, and a connection knows the offset of its last write. So a small write that comes after the
-acknowledged ones, and WAIT behind it on the same connection, speak for all of them, and nothing in the hot path has to change. The
-runs are looked for in the same breath: after a failover in between, the new primary may lack them, and would confirm only its own write.
+acknowledged ones, and WAIT behind it on the same connection, speak for all of them, and nothing in the hot path has to change.
+The runs are looked for in the same breath: after a failover in between, the new primary may lack them, and would confirm only its
+own write.
 """
 
 from __future__ import annotations
