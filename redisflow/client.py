@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from redisflow import tracing
 from redisflow.backend.drafts import json_text
@@ -112,13 +112,18 @@ class Client:
         url: server; default: REDISFLOW_URL, else the embedded server that runs in this folder.
         namespace: default: REDISFLOW_NAMESPACE, else `redisflow`.
         settings: all settings at once, in place of the environment.
+        durability: `acknowledged` (default): a submit returns when the primary has the runs; `replicated`: when at least one
+            replica has them too, else it raises `NotReplicated`.
     """
 
     def __init__(
-        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
-    ) -> None:
+        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None,
+        durability: Literal["acknowledged", "replicated"] | None = None,
+    ) -> None:  # fmt: skip
+        if durability not in (None, "acknowledged", "replicated"):
+            raise InvalidArgument("durability", durability, "acknowledged or replicated")
         given = settings or Settings()
-        update = {"url": url, "namespace": namespace}
+        update = {"url": url, "namespace": namespace, "durability": durability}
         self.settings = given.model_copy(update={name: value for name, value in update.items() if value is not None})
         self._embedded: EmbeddedServer | None = None
         self._backend: RedisBackend | None = None
@@ -211,6 +216,7 @@ class Client:
 
         Raises:
             WorkflowNotFound, InvalidInput, InvalidArgument, PayloadTooLarge, RunExists: nothing was written.
+            NotReplicated: as `submit_many`.
         """
         runs: list[Run[Any]] = await self.submit_many(workflow, [Submission(input, **options)])
         return runs[0]
@@ -226,6 +232,7 @@ class Client:
 
         Raises:
             InvalidInput, InvalidArgument, PayloadTooLarge: one item is wrong; nothing was written.
+            NotReplicated: with `durability="replicated"`, no replica confirmed the runs in time; it says whether they are stored.
         """
         flow: Workflow[Any, Any] | None = None
         if isinstance(workflow, str):
@@ -245,6 +252,9 @@ class Client:
             results: list[SubmitResult] = await self.backend.submit(plan, specs)
             if span is not None:
                 tracing.submitted(span, [result.run_id for result in results])
+        if self.settings.durability == "replicated":
+            run_ids = [result.run_id for result in results]
+            await self.backend.confirm_replicated(run_ids, timeout_us=self.settings.replication_timeout)
         return [Run(result.run_id, result.is_new, self, flow) for result in results]
 
     def _spec(

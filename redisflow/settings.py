@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     """Largest input, output or checkpoint, as JSON text."""
     retry_deadline: Micros = _span("2m")
     """How long a call rides out an unreachable, loading or read-only server before it gives up."""
+    durability: Literal["acknowledged", "replicated"] = "acknowledged"
+    """When a submit returns: `acknowledged` by the primary, or `replicated` to at least one replica too (WAIT)."""
+    replication_timeout: Micros = _span("1s")
+    """How long a replicated submit waits for the replica before it says that it is not confirmed."""
     step_removed_after: Micros = _span("1h")
     """How long a step whose code no worker has is handed back before it fails as `step-removed`."""
     home: Path = Path(".redisflow")

@@ -36,7 +36,7 @@ class Channel(asyncio.Protocol):
         self.on_push: Answer | None = None
         self._reader = hiredis.Reader()
         self._waiting: deque[Answer] = deque()
-        self._calls: list[asyncio.Future[Any]] = []
+        self._calls: set[asyncio.Future[Any]] = set()
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self.closed = False
@@ -79,6 +79,8 @@ class Channel(asyncio.Protocol):
     def call(self, *args: Any) -> asyncio.Future[Any]:
         """Send a command and await its reply."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
 
         def answer(reply: Any) -> None:
             if future.done():

@@ -55,7 +55,18 @@ _PASSING = (
     ConnectionError, TimeoutError, BusyLoadingError, ClusterDownError, TryAgainError, SlotNotCoveredError, ClusterError,
     MaxConnectionsError, ReadOnlyError, RedisClusterException, OSError,
 )  # fmt: skip
-_PASSING_WORDS = ("BUSY", "LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "UNKILLABLE")
+_PASSING_WORDS = (
+    "BUSY",
+    "LOADING",
+    "READONLY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "MOVED",
+    "ASK",
+    "UNKILLABLE",
+    "NOREPLICAS",
+)
 _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
 
 
@@ -97,6 +108,10 @@ def explain(error: BaseException, url: str) -> RedisflowError:
         )
     if "MISCONF" in text:
         return ServerUnavailable(f"{where} cannot persist to disk ({text}): free disk space; nothing was written")
+    if "NOREPLICAS" in text:
+        return ServerUnavailable(
+            f"{where} has fewer replicas than min-replicas-to-write asks for ({text}): start the replica; nothing was written"
+        )
     if "READONLY" in text:
         return ServerUnavailable(f"{where} is a read-only replica: point the URL at the primary; nothing was written")
     if any(word in text for word in _LASTING_WORDS):
