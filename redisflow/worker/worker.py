@@ -17,7 +17,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -115,8 +115,10 @@ class Worker:
             for index, keys in enumerate(partitions)
         ]
         self._heartbeat = Heartbeat(
-            lines, jobs=self._all_jobs, info=self._info, interval_us=interval, lost=self._lost_from_thread
-        )
+            lines, jobs=self._all_jobs, info=self._info, interval_us=interval,
+            lost=lambda job, reply: self._from_thread(self._lost, job, reply),
+            undelivered=lambda: self._from_thread(self._dispatcher.follow),
+        )  # fmt: skip
         self._heartbeat.start()
         for index, keys in enumerate(partitions):
             await self.backend.listener.subscribe(
@@ -217,11 +219,11 @@ class Worker:
              "concurrency": self.concurrency, "queues": self.queues, "workflows": sorted(self.workflows)}
         )  # fmt: skip
 
-    def _lost_from_thread(self, job: Job, reply: Reply) -> None:
+    def _from_thread(self, call: Callable[..., None], *args: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._lost, job, reply)
+            self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:
-            log.debug("a lease was lost after the worker's end")
+            log.debug("a heartbeat was answered after the worker's end")
 
     def _lost(self, job: Job, reply: Reply) -> None:
         """The lease of a job is gone, or its run has ended: no outcome is wanted."""
