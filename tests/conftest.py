@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis as redis_sync
@@ -24,6 +25,9 @@ from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.verify import Verifier
 from redisflow.client import Client
 from redisflow.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.clusters import TestCluster
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -42,7 +46,11 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self, *options: str, binary: str | None = None, folder: Path | None = None, tcp: bool = False) -> None:
+    def __init__(
+        self, *options: str, binary: str | None = None, folder: Path | None = None, tcp: bool = False,
+        environment: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.environment = environment
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-"))
         self.socket = self.folder / "redis.sock"
         self.port = free_port() if tcp else 0
@@ -61,13 +69,19 @@ class TestServer:
             "--dir", str(self.folder), "--stream-node-max-bytes", "1024", *self.options,
         ]  # fmt: skip
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            environment = {**os.environ, **(self.environment or {})}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         client = self.client()
         until(lambda: _answers(client), 20)
         client.close()
 
     def client(self) -> redis_sync.Redis:
         return redis_sync.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
+
+    @property
+    def alive(self) -> bool:
+        """It was not killed."""
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         assert self.process is not None
@@ -138,6 +152,16 @@ def cluster_server() -> Iterator[TestServer]:
     client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
     until(lambda: "ok" in str(client.cluster("info").get("cluster_state")), 20)
     client.close()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[TestCluster]:
+    """A Cluster of three primaries."""
+    from tests.clusters import TestCluster
+
+    running = TestCluster()
     yield running
     running.close()
 

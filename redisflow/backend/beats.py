@@ -1,4 +1,4 @@
-"""The heartbeat's own blocking connections: all partitions are asked before any answer is read."""
+"""The heartbeat's own blocking connections, one a partition, each used by a thread of its own."""
 
 from __future__ import annotations
 
@@ -43,36 +43,45 @@ class BeatLine:
         pool.connection_kwargs.update(socket_timeout=self._timeout, socket_connect_timeout=self._timeout)
         return pool.make_connection()
 
-    def send(self, info: str, leases: list[Any]) -> None:
-        """Send a beat without awaiting its answer."""
+    def beat(self, info: str, leases: list[Any]) -> list[int] | None:
+        """One beat: a code a lease. None where it was not delivered, which is logged; the next one connects anew.
+
+        Args:
+            info: what the worker says of itself, JSON.
+            leases: run, step and lease in turn.
+        """
+        try:
+            return self._beat(info, leases)
+        except (RedisError, OSError, RedisflowError) as error:
+            log.warning("heartbeat not delivered: %s", error)
+            self.close()
+            return None
+
+    def _beat(self, info: str, leases: list[Any]) -> list[int]:
         if not self._connection.is_connected:
             address = self._server.locate(self._key)
             if address != self._address:  # the partition has moved to another node
                 self._address, self._connection = address, self._make(address)
             self._connection.connect()
-        for chunk in _chunks(leases):
-            self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *chunk)
-
-    def receive(self, info: str, leases: list[Any]) -> list[int]:
-        """The answer to `send`: a code a lease."""
-        replies: list[Any] = []
-        for _ in _chunks(leases):
-            try:
-                replies.append(self._connection.read_response())
-            except NoScriptError:
-                replies.append(None)
         codes: list[int] = []
-        for chunk, reply in zip(_chunks(leases), replies, strict=True):
-            if reply is None:
-                self._connection.send_command("EVAL", self._script.text, *self._head, info, *chunk)
-                reply = self._connection.read_response()
-            if reply[0] != Reply.OK:
-                raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")
-            codes += reply[2]
+        for chunk in _chunks(leases):
+            codes += self._beat_chunk(info, chunk)
+        return codes
+
+    def _beat_chunk(self, info: str, leases: list[Any]) -> list[int]:
+        self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
+        try:
+            reply = self._connection.read_response()
+        except NoScriptError:
+            self._connection.send_command("EVAL", self._script.text, *self._head, info, *leases)
+            reply = self._connection.read_response()
+        if reply[0] != Reply.OK:
+            raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")
+        codes: list[int] = reply[2]
         return codes
 
     def close(self) -> None:
-        """Drop the connection; the next `send` opens it anew."""
+        """Drop the connection; the next beat opens it anew."""
         self._connection.disconnect()
 
 
@@ -80,27 +89,3 @@ def _chunks(leases: list[Any]) -> list[list[Any]]:
     """Leases by the call, so that none holds the server up for long; one call, without a lease, where there are none."""
     size = LEASES * FIELDS
     return [leases[first : first + size] for first in range(0, len(leases), size)] or [[]]
-
-
-def beat_all(lines: list[BeatLine], info: str, leases: list[list[Any]]) -> list[list[int] | None]:
-    """One beat over all lines; None for a line that failed, which is logged and mended with the next beat."""
-    sent: list[bool] = []
-    for line, group in zip(lines, leases, strict=True):
-        sent.append(_guarded(line, lambda line=line, group=group: line.send(info, group)) is not _FAILED)
-    codes: list[list[int] | None] = []
-    for line, group, was_sent in zip(lines, leases, sent, strict=True):
-        answer = _guarded(line, lambda line=line, group=group: line.receive(info, group)) if was_sent else _FAILED
-        codes.append(None if answer is _FAILED else answer)
-    return codes
-
-
-_FAILED: Any = object()
-
-
-def _guarded(line: BeatLine, call: Any) -> Any:
-    try:
-        return call()
-    except (RedisError, OSError, RedisflowError) as error:
-        log.warning("heartbeat not delivered: %s", error)
-        line.close()
-        return _FAILED

@@ -13,13 +13,11 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
+from redis.asyncio import RedisCluster
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
@@ -37,6 +35,7 @@ from redis.exceptions import (
 )
 
 from redisflow.backend.keys import Keys
+from redisflow.backend.location import Client, Cluster, make_client, parse_location, redact
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Script
 from redisflow.model.errors import (
@@ -49,7 +48,6 @@ from redisflow.model.errors import (
 
 log = logging.getLogger("redisflow.backend")
 T = TypeVar("T")
-Client = Redis | RedisCluster
 
 _PASSING = (
     ConnectionError, TimeoutError, BusyLoadingError, ClusterDownError, TryAgainError, SlotNotCoveredError, ClusterError,
@@ -68,18 +66,6 @@ _PASSING_WORDS = (
     "NOREPLICAS",
 )
 _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
-
-
-def redact(url: str) -> str:
-    """The URL without its password, fit for logs and errors."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(a URL that cannot be read)"
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
 def _said(error: BaseException) -> str:
@@ -154,20 +140,29 @@ class Address:
 
 
 class Server:
-    """One deployment: a standalone server, or a Cluster.
+    """One deployment: a standalone server, one under Sentinel, or a Cluster.
 
     Args:
-        url: `redis://`, `rediss://`, `unix://`, or `redis+cluster://` (also found out by asking the server).
+        url: see `redisflow.backend.location`; that a plain server is a node of a Cluster is found out by asking it.
         deadline_us: how long passing faults are ridden out.
+
+    Raises:
+        ServerUnavailable: the URL is not understood.
     """
 
     def __init__(self, url: str, *, deadline_us: int) -> None:
         self.url = url
         self.deadline_us = deadline_us
         self.retries = 0  # calls repeated since the start
-        self.clustered = url.startswith(("redis+cluster://", "rediss+cluster://"))
+        self.location = parse_location(url)
         self._client: Client | None = None
         self._tls: Any = None
+        self._primary: tuple[str, int] | None = None  # what Sentinel said last
+
+    @property
+    def clustered(self) -> bool:
+        """It is a Cluster, as far as is known."""
+        return self.location.kind == "cluster"
 
     @property
     def client(self) -> Any:
@@ -180,39 +175,24 @@ class Server:
             raise ServerUnavailable("the backend is not open: call initialize() first, or it was closed")
         return self._client
 
-    def _plain_url(self) -> str:
-        return self.url.replace("+cluster://", "://", 1)
-
-    def _make(self, clustered: bool) -> Client:
-        options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 0), "socket_timeout": 30.0, "socket_connect_timeout": 5.0, "max_connections": 200,
-        }  # fmt: skip
-        try:
-            if clustered:
-                return RedisCluster.from_url(self._plain_url(), **options)
-            return Redis.from_url(self._plain_url(), **options)
-        except (ValueError, TypeError) as error:
-            raise ServerUnavailable(
-                f"the URL {redact(self.url)!r} is not understood ({error}): "
-                "write redis://host:6379/0, rediss://…, unix:///path.sock or redis+cluster://host:port"
-            ) from None
-
     async def connect(self, *, deadline_us: int | None = None) -> None:
         """Open the client; ask a plain server whether it is a node of a Cluster."""
         if self._client is not None:
             return
-        self._client = self._make(self.clustered)
+        self._client = make_client(self.location, self.url)
         try:
-            if not self.clustered:
+            if self.location.kind == "standalone":
                 info = await self.retry(lambda: self.client.info("cluster"), deadline_us=deadline_us)
                 if int(info.get("cluster_enabled", 0)):
-                    if "unix_socket_path" in self.client.connection_pool.connection_kwargs:
+                    if "path" in self.client.connection_pool.connection_kwargs:
                         raise ServerUnsuitable("a Redis Cluster is reached by TCP only: use redis://host:port")
                     await self._client.aclose()
-                    self.clustered = True
-                    self._client = self._make(True)
+                    self.location = replace(self.location, kind="cluster")
+                    self._client = make_client(self.location, self.url)
             if self.clustered:
                 await self.retry(lambda: self.client.initialize(), deadline_us=deadline_us)
+            elif self.location.kind == "sentinel":
+                await self.retry(self.refresh_topology, deadline_us=deadline_us)
         except BaseException:
             await self.close()
             raise
@@ -237,8 +217,8 @@ class Server:
             except (RedisError, OSError) as error:
                 if not is_passing(error) or backoff.over:
                     raise explain(error, self.url) from error
-                if not told:
-                    log.warning("Redis at %s: %s; trying again", redact(self.url), error)
+                if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), _said(error))
                     told = True
             self.retries += 1
             await asyncio.sleep(backoff.next())
@@ -261,8 +241,8 @@ class Server:
                     if isinstance(error, ResponseError) and "user_script" in str(error):
                         raise RedisflowError(script.locate(str(error))) from error
                     raise explain(error, self.url) from error
-                if not told:
-                    log.warning("Redis at %s: %s; trying again", redact(self.url), error)
+                if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), _said(error))
                     told = True
             else:
                 if reply[0] == Reply.EPOCH:
@@ -309,8 +289,11 @@ class Server:
             kwargs.update(host=node.host, port=node.port)
         else:
             kwargs = dict(client.connection_pool.connection_kwargs)
+            if self._primary is not None:
+                kwargs["host"], kwargs["port"] = self._primary
         if self.url.startswith("rediss") and self._tls is None:  # one context, so that addresses can be compared
-            connection = redis.asyncio.SSLConnection(**{k: v for k, v in kwargs.items() if k not in ("path", "retry")})
+            left_out = ("path", "retry", "connection_pool")
+            connection = redis.asyncio.SSLConnection(**{k: v for k, v in kwargs.items() if k not in left_out})
             self._tls = connection.ssl_context.get()
         return Address(
             path=kwargs.get("path"), host=kwargs.get("host", "localhost"), port=int(kwargs.get("port", 6379)),
@@ -319,9 +302,12 @@ class Server:
         )  # fmt: skip
 
     async def refresh_topology(self) -> None:
-        """Learn anew which node holds which slot; nothing on a standalone server."""
-        if isinstance(self.client, RedisCluster):
-            await self.client.nodes_manager.initialize()
+        """Learn anew which node holds which slot, or which is the primary; nothing on a standalone server."""
+        if isinstance(self.client, Cluster):
+            await self.client.refresh()
+        elif self.location.kind == "sentinel":
+            found = await self.client.connection_pool.sentinel_manager.discover_master(self.location.service)
+            self._primary = (str(found[0]), int(found[1]))
 
     def blocking_client(self, address: Address) -> redis.Redis:
         """A synchronous client of one connection, for a thread of its own."""
@@ -333,7 +319,7 @@ class Server:
         if address.path:
             return redis.Redis(unix_socket_path=address.path, **common)
         if self.url.startswith("rediss"):
-            client = redis.Redis.from_url(self._plain_url(), retry=retry, max_connections=1)
+            client = redis.Redis.from_url(self.location.plain, retry=retry, max_connections=1)
             client.connection_pool.connection_kwargs.update(host=address.host, port=address.port)
             return client
         return redis.Redis(host=address.host, port=address.port, **common)

@@ -18,7 +18,7 @@ from typing import Any
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.steps import parse_answer
 from redisflow.backend.replies import Reply
-from redisflow.backend.turns import FIELDS, MAX_CLAIMS, Lane, TurnAnswer, TurnLink
+from redisflow.backend.turns import FIELDS, MAX_CLAIMS, Lane, TurnAnswer, TurnLink, follow_partitions
 from redisflow.model.errors import RedisflowError
 from redisflow.worker.context import Job
 
@@ -56,6 +56,7 @@ class Dispatcher:
         self._turn_of: int = 0
         self._jobs: dict[int, list[Job]] = {}
         self._watch: asyncio.TimerHandle | None = None
+        self._following: asyncio.Task[None] | None = None
         self.draining = False
         self.links = [
             TurnLink(
@@ -73,8 +74,9 @@ class Dispatcher:
 
     def close(self) -> None:
         """Close all lines at once."""
-        if self._watch:
-            self._watch.cancel()
+        for handle in (self._watch, self._following):
+            if handle is not None:
+                handle.cancel()
         for link in self.links:
             link.close()
 
@@ -82,6 +84,11 @@ class Dispatcher:
     def idle(self) -> bool:
         """No outcome waits and no turn is under way."""
         return not any(link.busy for link in self.links)
+
+    def follow(self) -> None:
+        """Look whether partitions lie elsewhere now: something did not answer."""
+        if self._following is None or self._following.done():
+            self._following = self._loop.create_task(follow_partitions(self.links))
 
     def wake(self, partition: int) -> None:
         """A hint that a partition has work."""

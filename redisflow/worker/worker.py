@@ -18,7 +18,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -127,8 +127,10 @@ class Worker:
             for index, keys in enumerate(partitions)
         ]
         self._heartbeat = Heartbeat(
-            lines, jobs=self._all_jobs, info=self._info, interval_us=interval, lost=self._lost_from_thread
-        )
+            lines, jobs=self._all_jobs, info=self._info, interval_us=interval,
+            lost=lambda job, reply: self._from_thread(self._lost, job, reply),
+            undelivered=lambda: self._from_thread(self._dispatcher.follow),
+        )  # fmt: skip
         self._heartbeat.start()
         for index, keys in enumerate(partitions):
             await self.backend.listener.subscribe(
@@ -234,11 +236,11 @@ class Worker:
              "running": len(self._jobs)}
         )  # fmt: skip
 
-    def _lost_from_thread(self, job: Job, reply: Reply) -> None:
+    def _from_thread(self, call: Callable[..., None], *args: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._lost, job, reply)
+            self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:
-            log.debug("a lease was lost after the worker's end")
+            log.debug("a heartbeat was answered after the worker's end")
 
     def _lost(self, job: Job, reply: Reply) -> None:
         """The lease of a job is gone, or its run has ended: no outcome is wanted."""

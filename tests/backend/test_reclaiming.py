@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from redisflow.backend.beats import BeatLine, beat_all
+from redisflow.backend.beats import BeatLine
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Claim
@@ -45,7 +45,7 @@ async def beat(backend: RedisBackend) -> AsyncIterator[Beat]:
 
     def send(*claims: Claim) -> list[int]:
         leases = [part for found in claims for part in (found.run_id, found.step_id, found.lease)]
-        (codes,) = beat_all([line], '{"pid":1}', [leases])
+        codes = line.beat('{"pid":1}', leases)
         assert codes is not None
         return codes
 
