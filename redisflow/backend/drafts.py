@@ -6,6 +6,7 @@ that do not fit their packed field or a score, payloads that are no JSON text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -38,6 +39,8 @@ _NUMBERS: Final = {
     **dict.fromkeys(("attempt_number", "next_attempt"), (1, MOST_ATTEMPTS)),
     "workflow_attempt_number": (1, 2**32 - 1), "priority": (-100, 100),
 }  # fmt: skip
+_CUSTOM: Final = re.compile(r"x\.[A-Za-z0-9_.-]{1,62}")
+"""Types of events that are not the engine's: every fold passes them by."""
 _PAYLOADS: Final = {"RunSubmitted": "input", "StepCompleted": "output", "StepCheckpoint": "data"}
 _BOUNDS: Final = {
     "timestampUs": (0, MOST), "availableAtUs": (0, MOST), "nextRetryAtUs": (0, MOST),
@@ -127,8 +130,8 @@ def check_event(workflow_slug: str, run_id: str, event: GivenEvent, *, limit: in
         raise InvalidArgument("event", event, "an event, or its wire form")
     given = event.to_wire() if isinstance(event, BaseEvent) else {n: v for n, v in event.items() if v is not None}
     kind = given.get("type")
-    if not isinstance(kind, str) or kind not in EVENT_TYPES:
-        raise InvalidArgument("type", kind, "one of " + ", ".join(EVENT_TYPES))
+    if not isinstance(kind, str) or (kind not in EVENT_TYPES and not _CUSTOM.fullmatch(kind)):
+        raise InvalidArgument("type", kind, "x. and a name of your own, or one of " + ", ".join(EVENT_TYPES))
     for name, expected in (("workflowSlug", workflow_slug), ("runId", run_id)):
         if given.get(name, expected) != expected:
             raise InvalidArgument(name, given[name], f"{expected!r}, as the call says")

@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "dev": ("dev", "Server, worker and reclaimer in one, with reload and a live tail of events."),
     "worker": ("services", "Run the steps of workflows."),
     "reclaimer": ("services", "Take steps back from dead workers, end late runs, delete old ones."),
+    "ui": ("ui", "The dashboard and the HTTP API."),
     "submit": ("submit", "Submit a run."),
     "cancel": ("submit", "Cancel runs."),
     "retry": ("again", "Start failed runs anew where they stopped."),
