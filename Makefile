@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo check test bench docs clean
+.PHONY: help setup demo check test bench bench-peers bench-compare bench-report docs clean
 
 help:  ## show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,9 +30,17 @@ check: setup  ## lint, types, import layers, schemas
 test: check  ## every check and every test
 	$(BIN)/python -m pytest
 
-bench: setup  ## claims/s, steps/s, latency, bytes a run
-	$(BIN)/python -m bench.claim
-	$(BIN)/python -m bench.drain
+bench: setup  ## measure this checkout: drain, chains, submit, latency, memory, claims
+	$(BIN)/python -m bench run --suite drain,chain,submit,latency,memory,claim --peers redisflow --runs 3
+
+bench-peers: setup  ## install the queues to compare with, each into an environment of its own
+	$(BIN)/python -m bench peers
+
+bench-compare: setup  ## measure everything, alternating with the peers (about an hour, on a quiet machine)
+	$(BIN)/python -m bench run --suite all
+
+bench-report: setup  ## write plots and tables of the last measurements into docs/
+	$(BIN)/python -m bench report
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
