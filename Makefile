@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help setup demo check test bench bench-peers bench-compare bench-report docs clean
 
 help:  ## show these targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 setup: $(VENV)/.ready  ## make the environment in .venv
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from bench.harness import Server
 from bench.peers import Peer
 
-SILENT = 120.0
+SILENT = 60.0
 """Seconds without a line after which a peer is taken to hang."""
 
 

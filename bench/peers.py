@@ -48,8 +48,8 @@ class Peer:
         guarantees: what it does for a job.
         node: it is a package of Node.
         chains: it can run workflows of three steps.
+        redis: its jobs are kept by the server that is measured.
         slow: measured with fewer jobs.
-        program: stem of its file in `drivers/`, where that is not its name.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Peer:
     guarantees: Guarantees
     node: bool = False
     chains: bool = False
+    redis: bool = True
     slow: bool = True
-    program: str = ""
 
     @property
     def home(self) -> Path:
@@ -78,7 +78,7 @@ class Peer:
 
     def command(self, word: str) -> list[str]:
         """How to call its program."""
-        stem = f"{self.program or self.name}_driver"
+        stem = f"{self.name.replace('-', '_')}_driver"
         if self.node:
             return ["node", str(ROOT / "drivers" / f"{stem}.mjs"), word]
         python = sys.executable if self.own else str(self.home / "bin" / "python")
@@ -134,6 +134,50 @@ PEERS = [
     Peer(
         "bullmq", ("bullmq", "ioredis"), "addBulk of 1,000; one Worker, concurrency 200", node=True, chains=True, slow=False,
         guarantees=Guarantees("after the end, by a lock", "kept", "by option", "a stream of the last 10,000"),
+    ),
+    Peer(
+        "huey", ("huey", "redis", "hiredis"), "one consumer thread",
+        guarantees=Guarantees("when taken: a crash loses it", "kept, None is not", "by option", "none"),
+    ),
+    Peer(
+        "arq", ("arq", "hiredis"), "max_jobs 100",
+        guarantees=Guarantees("after the end", "kept for an hour", "on crash and by Retry", "none"),
+    ),
+    Peer(
+        "saq", ("saq[redis]", "hiredis", "typing-extensions"), "concurrency 100",
+        guarantees=Guarantees("after the end, swept", "kept for 10 minutes", "by option", "none"),
+    ),
+    Peer(
+        "taskiq", ("taskiq", "taskiq-redis", "hiredis"), "stream broker, result backend, 100 tasks at once",
+        guarantees=Guarantees("after the result is saved", "kept for an hour", "by middleware", "none"),
+    ),
+    Peer(
+        "streaq", ("streaq", "hiredis"), "enqueue_many of 1,000; concurrency 100",
+        guarantees=Guarantees("after the end", "kept for 5 minutes", "by option", "none"),
+    ),
+    Peer(
+        "rq", ("rq", "hiredis"), "enqueue_many of 1,000; SimpleWorker (no fork a job)",
+        guarantees=Guarantees("after the end", "kept for 500 s", "by option", "none"),
+    ),
+    Peer(
+        "celery", ("celery[redis]", "hiredis"), "8 threads, prefetch 64, no gossip, ignore_result", chains=True,
+        guarantees=Guarantees("before the start, by default", "none here, as advised", "by option", "none here"),
+    ),
+    Peer(
+        "dramatiq", ("dramatiq[redis]", "hiredis"), "8 threads", chains=True,
+        guarantees=Guarantees("after the end", "none by default", "by default", "none"),
+    ),
+    Peer(
+        "docket", ("pydocket", "hiredis"), "add_many of 1,000; concurrency 50, check interval 1 ms",
+        guarantees=Guarantees("after the end", "kept for 15 minutes", "by option", "none kept"),
+    ),
+    Peer(
+        "bullmq-python", ("bullmq", "hiredis"), "addBulk of 1,000; concurrency 100",
+        guarantees=Guarantees("after the end, by a lock", "kept", "by option", "a stream of the last 10,000"),
+    ),
+    Peer(
+        "dbos", ("dbos",), "SQLite; queue polled every 10 ms", chains=True, redis=False,
+        guarantees=Guarantees("after the end, checkpoint a step", "kept", "by option", "a row a step"),
     ),
 ]  # fmt: skip
 

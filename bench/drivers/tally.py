@@ -1,4 +1,4 @@
-"""What a job of any peer does: nothing but count itself. This file runs in the peers' environments and needs only the standard library.
+"""What a job of any peer does: nothing but count itself. It runs in the peers' environments, on the standard library alone.
 
 A program of a peer is called with one word: `enqueue` (BENCH_COUNT jobs in bulk), `chain` (as many workflows of three steps),
 `singles` (BENCH_COUNT submit calls, 50 under way), `submit` (a job a line of stdin), or `work`. It tells what happened by lines to
