@@ -39,5 +39,16 @@ elif word == "submit":
 else:
     tally.tell("ready")
     app.worker_main(
-        "worker --pool threads --concurrency 8 --loglevel ERROR --without-gossip --without-mingle --without-heartbeat".split()
+        [
+            "worker",
+            "--pool",
+            "threads",
+            "--concurrency",
+            "8",
+            "--loglevel",
+            "ERROR",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
     )
