@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from redisflow import tracing
+from redisflow.backend.coalescer import Coalescer
 from redisflow.backend.drafts import json_text
 from redisflow.backend.inputs import check_input
 from redisflow.backend.redis import RedisBackend
@@ -127,6 +128,7 @@ class Client:
         self.settings = given.model_copy(update={name: value for name, value in update.items() if value is not None})
         self._embedded: EmbeddedServer | None = None
         self._backend: RedisBackend | None = None
+        self._coalescer: Coalescer | None = None
         self._plans: dict[str, Plan] = {}
         self._registered: set[str] = set()
 
@@ -164,12 +166,12 @@ class Client:
         except BaseException:
             self._release()
             raise
-        self._backend = backend
+        self._backend, self._coalescer = backend, Coalescer(backend)
         return self
 
     async def close(self) -> None:
         """Release every connection."""
-        backend, self._backend = self._backend, None
+        backend, self._backend, self._coalescer = self._backend, None, None
         if backend is not None:
             await backend.close()
         self._release()
@@ -249,13 +251,18 @@ class Client:
             for item in inputs:
                 submission = item if isinstance(item, Submission) else Submission(item)
                 specs.append(self._spec(plan, flow, submission, context))
-            results: list[SubmitResult] = await self.backend.submit(plan, specs)
+            results = await self._submit_specs(plan, specs)
             if span is not None:
                 tracing.submitted(span, [result.run_id for result in results])
         if self.settings.durability == "replicated":
             run_ids = [result.run_id for result in results]
             await self.backend.confirm_replicated(run_ids, timeout_us=self.settings.replication_timeout)
         return [Run(result.run_id, result.is_new, self, flow) for result in results]
+
+    async def _submit_specs(self, plan: Plan, specs: list[BackendSubmission]) -> list[SubmitResult]:
+        if len(specs) == 1 and self._coalescer is not None:
+            return [await self._coalescer.submit(plan, specs[0])]
+        return await self.backend.submit(plan, specs)
 
     def _spec(
         self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any], context: dict[str, str]
