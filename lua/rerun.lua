@@ -37,10 +37,12 @@ local keeps = {}
 for i = kept_steps, #ARGV do
   keeps[ARGV[i]] = true
 end
+local types = types_of(run)
 for _, event in ipairs(stream_events(parent)) do
   local kind, name, at, fields, payload = event[1], event[2], event[3], event[4], event[5]
   if keeps[name] and kind ~= 'LogEntry' and kind ~= 'StepHeartbeat' then
     local _, seq = emit(run, kind, name, fields.ts and event[9] or widen(event[9], 1, pair('ts', at)), payload)
+    types[kind] = (types[kind] or 0) - 1 -- a copy counts for nothing in the rollups: it was counted when it happened
     if apply[kind] then
       apply[kind](run, name, at, fields, payload, now, seq)
     end

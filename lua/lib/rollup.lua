@@ -32,8 +32,10 @@ local function write_rollup()
   local added = {}
   for slug, types in pairs(written) do
     for kind, count in pairs(types) do
-      n = n + 1
-      fields[n], added[n] = 'n:' .. slug .. ':' .. kind, count
+      if count > 0 then
+        n = n + 1
+        fields[n], added[n] = 'n:' .. slug .. ':' .. kind, count
+      end
     end
   end
   if n == 0 then -- nothing was written, or only saved events

@@ -133,6 +133,17 @@ async def test_saved_events_are_not_counted(backend: RedisBackend) -> None:
     assert (await backend.get_rollups()).events == {}
 
 
+async def test_copies_of_a_rerun_are_not_counted_again(backend: RedisBackend) -> None:
+    await backend.register_plan(CHAIN)
+    run_id = await submit(backend, CHAIN)
+    await complete(backend, run_id, "a", "b")
+    again = await backend.rerun_from(run_id, "b")
+    found = await backend.get_rollups()
+    assert found.total("StepCompleted") == 2
+    assert found.total("RunSubmitted") == 2
+    assert (await written(backend, again))["StepCompleted"] == 1
+
+
 async def test_a_damaged_counter_fails_no_transition(backend: RedisBackend) -> None:
     now = await backend.now()
     for minute in (now // 60_000_000, now // 60_000_000 + 1):
