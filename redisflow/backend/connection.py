@@ -184,7 +184,9 @@ class Server:
     async def close(self) -> None:
         """Release every connection."""
         client, self._client = self._client, None
-        if client is not None:
+        if isinstance(client, Cluster):
+            await client.close_all()
+        elif client is not None:
             await client.aclose()
 
     async def retry(self, call: Callable[[], Awaitable[T]], *, deadline_us: int | None = None) -> T:
