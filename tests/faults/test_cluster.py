@@ -137,6 +137,9 @@ async def test_a_silent_node_holds_up_no_other(lone: TestCluster) -> None:
             held = await client.submit_many(flow, [None] * 48)  # some on each partition, running all the while
             for _ in held:
                 await inside.acquire()
+            await (await client.submit(brisk, 1)).result(
+                timeout=20
+            )  # what a workflow is, one node knows: ask it before
             silent.stop()
             until, slowest = time.monotonic() + 2.5 * settings.stale_after / 1e6, 0.0
             while time.monotonic() < until:
