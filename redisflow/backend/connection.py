@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import redis
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
@@ -200,8 +201,13 @@ class Server:
     async def close(self) -> None:
         """Release every connection."""
         client, self._client = self._client, None
-        if client is not None:
+        if isinstance(client, Cluster):
+            await client.close_all()
+        elif isinstance(client, Redis):
             await client.aclose()
+            if isinstance(client.connection_pool, SentinelConnectionPool):
+                for sentinel in client.connection_pool.sentinel_manager.sentinels:
+                    await sentinel.aclose()
 
     async def retry(self, call: Callable[[], Awaitable[T]], *, deadline_us: int | None = None) -> T:
         """Await `call()`, again and again while the fault is a passing one.

@@ -34,6 +34,7 @@ _URL = re.compile(
 _LOGIN = re.compile(r"(?<=://)([^@/?]*):[^@/?]*@")
 _SECRET = re.compile(r"((?:^|[?&])[a-z_]*password=)[^&]*")
 _PORTS = {"cluster": 6379, "sentinel": 26379}
+AFTER_THE_FIRST = 0.1  # seconds in which other nodes may answer once one has
 ANSWER_WITHIN = 1.0  # seconds after which a node, or a sentinel, is passed over
 
 
@@ -145,8 +146,13 @@ class Cluster(RedisCluster):
     """The library's client of a Cluster, that no silent node holds up.
 
     The library asks one node after the other for the layout, each for a whole timeout, while every caller waits. Here only
-    those are asked that answer a PING, which all of them are sent at once.
+    those are asked that answer a PING, which all of them are sent at once. And where the library would close every connection to
+    every node after a fault of one, which breaks the calls of others in ways that no retry can tell from a mistake, nothing is
+    closed here.
     """
+
+    _learning: asyncio.Lock
+    _learned = 0
 
     @classmethod
     def of(cls, location: Location, **options: Any) -> Cluster:
@@ -158,29 +164,63 @@ class Cluster(RedisCluster):
         hosts = location.hosts or (first,)
         client = cls(
             startup_nodes=[ClusterNode(host, port) for host, port in hosts], ssl=tls, require_full_coverage=False,
-            retry=Retry(NoBackoff(), 0), **given,
+            reinitialize_steps=0, retry=Retry(NoBackoff(), 0), **given,
         )  # fmt: skip
         client.commands_parser = _KnownCommands()
+        client._learning = asyncio.Lock()
         return client
 
-    async def initialize(self, *args: Any, **options: Any) -> Cluster:
-        """Learn the layout, where it is not known or in doubt."""
+    async def initialize(self, *_: Any, **__: Any) -> Cluster:
+        """Learn the layout, where it is not known or in doubt; nothing else is touched where that fails."""
         if self._initialize:
-            await self._leave_silent_out()
-        await super().initialize(*args, **options)
+            await self.refresh()
+            await self.commands_parser.initialize(self.nodes_manager.default_node)
+            self._initialize = False
         return self
 
-    async def refresh(self) -> None:
-        """Learn the layout anew."""
-        await self._leave_silent_out()
-        await self.nodes_manager.initialize()
+    async def aclose(self) -> None:
+        """The library calls this when the layout is in doubt; connections on which others await an answer stay open."""
+        self._initialize = True
 
-    async def _leave_silent_out(self) -> None:
+    async def close_all(self) -> None:
+        """Close every connection."""
+        self._initialize = True
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
+
+    async def refresh(self) -> None:
+        """Learn the layout anew; callers that come while one learns it share what it finds."""
+        before = self._learned
+        async with self._learning:
+            if self._learned == before:
+                await self._learn()
+
+    async def _learn(self) -> None:
         nodes = list(self.nodes_manager.startup_nodes.values())
-        answers = await asyncio.gather(*(_answers(node) for node in nodes)) if len(nodes) > 1 else ()
-        if any(answers):
-            chosen = {node.name: node for node, answered in zip(nodes, answers, strict=True) if answered}
-            self.nodes_manager.startup_nodes = chosen  # the layout that they give has all nodes again
+        answered = await _answering(nodes) if len(nodes) > 1 else nodes
+        for node in nodes if answered else ():
+            if node not in answered:  # it comes back with the layout that the others give, where it still belongs to it
+                self.nodes_manager.startup_nodes.pop(node.name, None)
+                node.update_active_connections_for_reconnect()
+                await node.disconnect_free_connections()
+        await self.nodes_manager.initialize()
+        self._learned += 1
+
+
+async def _answering(nodes: list[ClusterNode]) -> list[ClusterNode]:
+    """Nodes that answer a PING at once, or not long after the first that does."""
+    asked = {asyncio.create_task(_answers(node)): node for node in nodes}
+    waiting, patience = set(asked), ANSWER_WITHIN
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            break
+        if any(task.result() for task in done):
+            patience = AFTER_THE_FIRST
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    return [node for task, node in asked.items() if task not in waiting and task.result()]
 
 
 async def _answers(node: ClusterNode) -> bool:

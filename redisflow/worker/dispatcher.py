@@ -52,7 +52,7 @@ class Dispatcher:
         self._settled = settled
         self._free = list(range(concurrency - 1, -1, -1))
         self._claim_at_most = min(MAX_CLAIMS, max(1, (concurrency + 1) // 2))
-        self._pumping = False
+        self._pumping = self._starved = False
         self._turn_of: int = 0
         self._jobs: dict[int, list[Job]] = {}
         self._watch: asyncio.TimerHandle | None = None
@@ -133,14 +133,21 @@ class Dispatcher:
         self._pumping = False
         count = len(self.links)
         self._turn_of += 1
+        share = self._claim_at_most
+        if (
+            count > 1
+        ):  # a turn takes no more than its part, so that a partition that is slow to answer leaves some to the others
+            share = min(share, max(1, len(self._free) // max(1, sum(link.due for link in self.links))))
+        self._starved = False
         for index in range(count):
             link = self.links[(index + self._turn_of) % count]
             while (link.outbox or (link.due and self._free and not self.draining)) and (lane := link.idle_lane()):
                 slots: list[int] = []
                 if self._free and not self.draining:
-                    slots = self._free[-self._claim_at_most :]
-                    del self._free[-self._claim_at_most :]
+                    slots = self._free[-share:]
+                    del self._free[-share:]
                 self._send(link, lane, slots, woken=False)
+            self._starved = self._starved or (link.due and not self._free)
 
     def _send(self, link: TurnLink, lane: Lane, slots: list[int], *, woken: bool) -> None:
         if slots:
@@ -176,7 +183,7 @@ class Dispatcher:
             self._on_outcome(job, code)
         if asked or link.timer is None:  # also where the slots it asked with were taken back meanwhile
             self._plan_next_look(link, answer)
-        if link.outbox or link.due:
+        if link.outbox or link.due or (self._starved and self._free):
             self.pump()
 
     def _on_outcome(self, job: Job, code: Any) -> None:

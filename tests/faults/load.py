@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redisflow import Client, Reclaimer, Run, Settings, Worker
-from tests.conftest import assert_consistent
+from tests.conftest import assert_consistent, eventually
 from tests.flows_worker import brisk
 
 
@@ -29,22 +29,30 @@ class Load:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.runs: list[Run[int]] = []
+        self._enough = False
         self._submitting = asyncio.create_task(self._submit())
 
     async def _submit(self) -> None:
-        while True:
+        while not self._enough:  # cancelling could break off a submit that was accepted
             self.runs += await self.client.submit_many(brisk, range(6))
             await asyncio.sleep(0.01)
 
+    async def grows(self, by: int, timeout: float = 60) -> None:
+        """Wait until so many more runs were accepted, and those so far have ended."""
+        before = len(self.runs)
+        await eventually(lambda: len(self.runs) >= before + by or self._submitting.done(), timeout)
+        if self._submitting.done():
+            self._submitting.result()
+        for run in self.runs[-by:]:
+            await run.result(timeout=timeout)
+
     async def finish(self) -> None:
         """No more runs; each that was accepted must complete once, with each step started once and never taken back."""
-        self._submitting.cancel()
-        await asyncio.gather(self._submitting, return_exceptions=True)
+        self._enough = True
+        await self._submitting
         for first in range(0, len(self.runs), 100):
             part = self.runs[first : first + 100]
-            assert [type(v) for v in await asyncio.gather(*(run.result(timeout=60) for run in part))] == [int] * len(
-                part
-            )
+            await asyncio.gather(*(run.result(timeout=60) for run in part))
         for run in self.runs:
             types = Counter(event["type"] for event in await self.client.backend.load_wire_events(run.id))
             assert types["StepReclaimed"] == 0, run.id
@@ -60,8 +68,10 @@ async def under_load(client: Client) -> AsyncIterator[Load]:
     try:
         async with Worker(client, [brisk], concurrency=20), Worker(client, [brisk], concurrency=20):
             load = Load(client)
-            yield load
-            await load.finish()
+            try:
+                yield load
+            finally:
+                await load.finish()
     finally:
         sidecar.stop()
         await upkeep
