@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from redisflow.backend.connection import Address
+from redisflow.backend.location import Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.model.errors import RedisflowError

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
+from redis._parsers.base import BaseParser
+from redis.exceptions import RedisError
 
-from redisflow.backend.connection import Address
+from redisflow.backend.location import Address
 
 Answer = Callable[[Any], None]
 
@@ -77,7 +79,7 @@ class Channel(asyncio.Protocol):
             self._transport.write(packed)
 
     def call(self, *args: Any) -> asyncio.Future[Any]:
-        """Send a command and await its reply."""
+        """Send a command; the future gets its reply, or raises the RedisError that the server answered."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
@@ -86,7 +88,7 @@ class Channel(asyncio.Protocol):
             if future.done():
                 return
             if isinstance(reply, hiredis.ReplyError):
-                future.set_exception(ConnectionError(str(reply)))
+                future.set_exception(BaseParser.parse_error(str(reply)))  # type: ignore[no-untyped-call]
             else:
                 future.set_result(reply)
 
@@ -133,6 +135,9 @@ async def open_channel(
                 await channel.call("AUTH", *login)
             if address.db:
                 await channel.call("SELECT", str(address.db))
+        except RedisError as error:
+            channel.close()
+            raise ConnectionError(f"{getattr(error, 'status_code', None) or ''} {error}".strip()) from error
         except BaseException:
             channel.close()
             raise

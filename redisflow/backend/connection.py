@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import redis
@@ -36,7 +36,8 @@ from redis.exceptions import (
 )
 
 from redisflow.backend.keys import Keys
-from redisflow.backend.location import Client, Cluster, make_client, parse_location, redact
+from redisflow.backend.lines import CallLine
+from redisflow.backend.location import Address, Client, Cluster, make_client, parse_location, redact
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Script
 from redisflow.model.errors import (
@@ -127,19 +128,6 @@ class Backoff:
         return pause
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where and how to open a connection of one's own to the node of a partition."""
-
-    path: str | None
-    host: str
-    port: int
-    username: str | None
-    password: str | None
-    db: int
-    ssl: Any
-
-
 class Server:
     """One deployment: a standalone server, one under Sentinel, or a Cluster.
 
@@ -159,6 +147,7 @@ class Server:
         self._client: Client | None = None
         self._tls: Any = None
         self._primary: tuple[str, int] | None = None  # what Sentinel said last
+        self._line: CallLine | None = None  # on a standalone server, whose scripts need no routing
 
     @property
     def clustered(self) -> bool:
@@ -194,12 +183,17 @@ class Server:
                 await self.retry(lambda: self.client.initialize(), deadline_us=deadline_us)
             elif self.location.kind == "sentinel":
                 await self.retry(self.refresh_topology, deadline_us=deadline_us)
+            else:
+                self._line = CallLine(self.locate(""))
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Release every connection."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
         client, self._client = self._client, None
         if isinstance(client, Cluster):
             await client.close_all()
@@ -274,10 +268,11 @@ class Server:
 
     async def eval_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
         """One EVALSHA, with the script loaded where the server lacks it; no retry."""
+        call = self.client.execute_command if self._line is None else self._line.call
         try:
-            reply: list[Any] = await self.client.evalsha(script.sha, 2, keys.meta, keys.never, *argv)
+            reply: list[Any] = await call("EVALSHA", script.sha, 2, keys.meta, keys.never, *argv)
         except redis.exceptions.NoScriptError:
-            reply = await self.client.eval(script.text, 2, keys.meta, keys.never, *argv)
+            reply = await call("EVAL", script.text, 2, keys.meta, keys.never, *argv)
         return reply
 
     async def address_of(self, key: str) -> Address:

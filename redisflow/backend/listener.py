@@ -14,7 +14,8 @@ import hiredis
 from redis.exceptions import RedisError
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
-from redisflow.backend.connection import Address, Backoff, Server
+from redisflow.backend.connection import Backoff, Server
+from redisflow.backend.location import Address
 
 log = logging.getLogger("redisflow.backend")
 Callback = Callable[[bytes | None], None]

@@ -44,6 +44,19 @@ def redact(url: str) -> str:
 
 
 @dataclass(frozen=True)
+class Address:
+    """Where and how to open a connection of one's own to the node of a partition."""
+
+    path: str | None
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    db: int
+    ssl: Any
+
+
+@dataclass(frozen=True)
 class Location:
     """What a URL says.
 

@@ -19,7 +19,8 @@ import hiredis
 from redis.exceptions import RedisError
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
-from redisflow.backend.connection import Address, Backoff
+from redisflow.backend.connection import Backoff
+from redisflow.backend.location import Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.model.errors import NamespaceLost, RedisflowError
