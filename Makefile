@@ -28,7 +28,7 @@ check: setup  ## lint, types, import layers, schemas
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: check  ## every check and every test
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup  ## the faults and sizes that take minutes
 	$(BIN)/python -m pytest -m slow tests

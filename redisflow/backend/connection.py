@@ -213,7 +213,7 @@ class Server:
         told = False
         while True:
             try:
-                return await call()
+                return await _heeding_cancel(call)
             except (RedisError, OSError) as error:
                 if not is_passing(error) or backoff.over:
                     raise explain(error, self.url) from error
@@ -268,12 +268,16 @@ class Server:
 
     async def eval_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
         """One EVALSHA, with the script loaded where the server lacks it; no retry."""
-        call = self.client.execute_command if self._line is None else self._line.call
         try:
-            reply: list[Any] = await call("EVALSHA", script.sha, 2, keys.meta, keys.never, *argv)
+            return await self._call("EVALSHA", script.sha, 2, keys.meta, keys.never, *argv)
         except redis.exceptions.NoScriptError:
-            reply = await call("EVAL", script.text, 2, keys.meta, keys.never, *argv)
-        return reply
+            return await self._call("EVAL", script.text, 2, keys.meta, keys.never, *argv)
+
+    async def _call(self, *words: Any) -> list[Any]:
+        if self._line is not None:
+            found: list[Any] = await self._line.call(*words)
+            return found
+        return await _heeding_cancel(lambda: self.client.execute_command(*words))
 
     async def address_of(self, key: str) -> Address:
         """Address of the node that holds a key."""
@@ -324,3 +328,20 @@ class Server:
             client.connection_pool.connection_kwargs.update(host=address.host, port=address.port)
             return client
         return redis.Redis(host=address.host, port=address.port, **common)
+
+
+async def _heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
+    """Await a call of the client; a cancellation is raised even where the client would lose it.
+
+    The client sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes as the sending ends.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    if before:
+        await asyncio.sleep(0)  # one that Ctrl-C asked for in the middle of other code is raised here
+    try:
+        return await call()
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
