@@ -31,8 +31,8 @@ Client = Redis | RedisCluster
 _URL = re.compile(
     r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?:(?P<login>[^@/?]*)@)?(?P<hosts>[^/?@]+)(?P<path>/[^?]*)?(?:\?(?P<query>.*))?"
 )
-_LOGIN = re.compile(r"(?<=://)([^@/?]*):[^@/?]*@")
-_SECRET = re.compile(r"((?:^|[?&])[a-z_]*password=)[^&]*")
+_LOGIN = re.compile(r"(?<=://)([^:@/?]*):[^/?]*@")
+_SECRET = re.compile(r"((?:^|[?&])[a-z_]*password=)[^&]*", re.IGNORECASE)
 _PORTS = {"cluster": 6379, "sentinel": 26379}
 ANSWER_WITHIN = 1.0  # seconds after which a node, or a sentinel, is passed over
 
