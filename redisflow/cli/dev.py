@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from redisflow.backend.connection import redact
+from redisflow.backend.location import redact
 from redisflow.backend.redis.inspect import Tail
 from redisflow.cli.children import Child
 from redisflow.cli.events import event_line

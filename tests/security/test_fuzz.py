@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from redisflow import Settings
 from redisflow.backend import keys as k
-from redisflow.backend.connection import redact
+from redisflow.backend.location import redact
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.lines import read_histories
 from redisflow.backend.types import Submission
