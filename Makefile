@@ -25,10 +25,14 @@ check: setup  ## lint, types, import layers, schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive redisflow --configfile pyproject.toml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: check  ## every check and every test
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+audit: setup  ## known vulnerabilities of the dependencies; needs the network
+	$(BIN)/pip-audit --skip-editable
 
 test-faults: setup  ## the faults and sizes that take minutes
 	$(BIN)/python -m pytest -m slow tests
