@@ -35,7 +35,7 @@ class Load:
     async def _submit(self) -> None:
         while not self._enough:  # cancelling could break off a submit that was accepted
             self.runs += await self.client.submit_many(brisk, range(6))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
 
     async def grows(self, by: int, timeout: float = 60) -> None:
         """Wait until so many more runs were accepted, and those so far have ended."""
