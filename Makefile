@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo check test bench docs clean
+.PHONY: help setup demo check test bench docs screenshots clean
 
 help:  ## show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: check  ## every check and every test
 bench: setup  ## claims/s, steps/s, latency, bytes a run
 	$(BIN)/python -m bench.claim
 	$(BIN)/python -m bench.drain
+
+screenshots: setup  ## a picture of every page of the dashboard into docs/images (needs chromium and its driver)
+	$(BIN)/python -m docs.screenshots
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -87,6 +87,11 @@ def pretty(text: str | None) -> str:
         return text
 
 
+def unquoted(text: str) -> str:
+    """A JSON value as a person reads it: a text without its quotes."""
+    return str(json.loads(text)) if text.startswith('"') else text
+
+
 def cut(text: str, limit: int = CUT) -> tuple[str, bool]:
     """The beginning of a text, and whether there is more."""
     return clean(text[:limit]), len(text) > limit
@@ -111,7 +116,7 @@ def make_environment() -> Environment:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        clean=clean, iso=iso, clock=clock, duration=duration, exact=exact, pretty=pretty, cut=cut, short=short,
+        clean=clean, iso=iso, clock=clock, duration=duration, exact=exact, pretty=pretty, unquoted=unquoted, cut=cut, short=short,
         glyph=lambda status: GLYPHS.get(status, "•"), number=lambda value: f"{value:,}",
     )  # fmt: skip
     environment.globals.update(nav=NAV, windows=WINDOWS, query=query, version=__version__)
