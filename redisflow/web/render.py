@@ -76,13 +76,13 @@ def exact(micros: int) -> str:
 
 
 def pretty(text: str | None) -> str:
-    """JSON text, indented; text that is none as it is."""
+    """JSON text, indented, in which an escape stands for every character that would hide; text that is none as it is."""
     if text is None:
         return ""
     if len(text) > CUT * 4:
         return text
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False, indent=2)
+        return clean(json.dumps(json.loads(text), ensure_ascii=False, indent=2))
     except (ValueError, RecursionError):
         return text
 

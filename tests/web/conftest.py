@@ -1,4 +1,4 @@
-"""The application over a real backend, called through ASGI as a browser or a program calls it; a second one on a port for browsers."""
+"""The application over a real backend, called through ASGI as a browser or a program calls it."""
 
 from __future__ import annotations
 

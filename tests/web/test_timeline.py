@@ -36,7 +36,9 @@ def submitted(at: int = 100) -> Any:
 
 
 def failed(at: int, attempt: int, *, terminal: bool) -> Any:
-    hashes = {name: "0" for name in ("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash")}
+    hashes = dict.fromkeys(
+        ("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash"), "0"
+    )
     return event("StepFailed", at, error={"message": "no"}, errorFingerprints=hashes, durationUs=1, attemptNumber=attempt,
                  terminal=terminal, failureReason="execution-error")  # fmt: skip
 
@@ -78,7 +80,9 @@ def test_a_retry_waits_for_its_delay_from_the_failure_on() -> None:
 def test_a_failed_run_is_stopped_until_its_retry() -> None:
     end = event("WorkflowFailed", 121, None, workflowAttemptNumber=1, error={"message": "no"}, durationUs=1, completedSteps=0,
                 failureReason="step-failed")  # fmt: skip
-    again = event("WorkflowRetryStarted", 200, None, workflowAttemptNumber=2, previousAttemptNumber=1, retriedSteps=["a"])
+    again = event(
+        "WorkflowRetryStarted", 200, None, workflowAttemptNumber=2, previousAttemptNumber=1, retriedSteps=["a"]
+    )
     events = [submitted(), scheduled(100, 100), started(110), failed(120, 1, terminal=True), end, again,
               scheduled(201, 201, 2, "retry"), started(205, 2), completed(210, 2)]  # fmt: skip
     spans = run_spans(events, now=999)
@@ -96,7 +100,14 @@ def test_what_is_open_is_counted_until_now_and_a_cancelled_run_ends_it() -> None
 
 
 def test_a_released_attempt_is_two_spans() -> None:
-    events = [submitted(), scheduled(100, 100), started(110), scheduled(120, 125, 1, "retry"), started(130), completed(140)]
+    events = [
+        submitted(),
+        scheduled(100, 100),
+        started(110),
+        scheduled(120, 125, 1, "retry"),
+        started(130),
+        completed(140),
+    ]
     one, other = run_spans(events, now=999)
     assert [one.outcome, other.outcome] == ["released", "completed"]
     check([one, other])
@@ -116,5 +127,7 @@ async def test_a_real_run_adds_up_to_what_it_took(client: Client) -> None:
     check(spans)
     run = await client.status(run_id)
     last = max(s.end_us for span in spans for s in span.stretches)
-    assert sum(s.duration_us for span in spans if span.step_id == "ship" for s in span.stretches) == last - run.created_at
+    assert (
+        sum(s.duration_us for span in spans if span.step_id == "ship" for s in span.stretches) == last - run.created_at
+    )
     assert [span.outcome for span in spans if span.step_id == "charge"] == ["failed", "completed"]
