@@ -20,7 +20,6 @@ from redisflow.model.errors import (
     WorkflowNotFound,
 )
 
-
 LONGEST: Final = 1_000
 """Characters of a message."""
 MOST_ISSUES: Final = 50
