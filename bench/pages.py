@@ -2,8 +2,8 @@
 
 python -m bench.pages [--server redis-server] [--runs 1] [--count 100000]
 
-A page is asked for through ASGI, so that what is timed is the application with Redis. Most runs are completed by writing their events,
-some thousand fail, some are live.
+A page is asked for through ASGI, so that what is timed is the application with Redis. A real worker ends the runs; one in 25
+fails, and some are live.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from typing import Any
 
 import httpx
 
-from bench.flows import chain, one
-from bench.harness import Server, parse_options, report
-from redisflow.backend.types import Submission
-from redisflow.client import Client
-from redisflow.codec import pack
+from bench.harness import Server, parse_options, reach, report
+from redisflow import Client, Submission, Worker, Workflow
 from redisflow.settings import Settings
 from redisflow.web import create_app
 
@@ -27,63 +23,54 @@ REPEATS = 15
 FAILED_EVERY = 25
 LIVE_EVERY = 100
 LIMIT_MS, LIMIT_KB = 100, 200
-PRINTS = ["ab" * 20] * 5
+
+
+pages = Workflow("bench-pages", input=int)
+
+
+@pages.step
+async def first(number: int) -> int:
+    """One in 25 fails."""
+    if number % FAILED_EVERY == 1:
+        raise ValueError(f"no {number % 7}")
+    return number
+
+
+@pages.step(export=True)
+async def second(first: int) -> int:
+    """Nothing."""
+    return first
 
 
 async def fill(client: Client, count: int) -> dict[str, str]:
-    """Runs of two workflows: completed, one in 25 failed, one in 100 pending; gives the pages to ask for."""
+    """Runs that a worker has brought to their end, one in 100 left pending; gives the pages to ask for."""
     backend = client.backend
-    for flow in (one, chain):
-        await backend.register_plan(flow.plan)
-    short = await backend.submit(one.plan, [Submission(input='{"n":1}', tags=["half"]) for _ in range(count * 9 // 10)])
-    longer = await backend.submit(chain.plan, [Submission(input='{"n":1}') for _ in range(count // 10)])
-    step = one.plan.steps[0].id
-    await _end(client, [run.run_id for n, run in enumerate(short) if n % LIVE_EVERY], step)
-    last = longer[0].run_id
-    for planned in chain.plan.steps:
-        claim = await backend.claim_step(last, planned.id, "bench")
-        assert claim is not None
-        await backend.complete_step(claim, "1")
+    await backend.register_plan(pages.plan)
+    made = await client.submit_many(pages, [Submission(n, tags=["half"] if n % 2 else []) for n in range(count)])
+
+    async def drained() -> bool:
+        return (await backend.list_runs(status=["pending", "running"], limit=1))[1] == 0
+
+    async with Worker(client, [pages], concurrency=500):
+        await reach(drained)
+    await client.submit_many(pages, [Submission(n, delay="1h") for n in range(count // LIVE_EVERY)])
     detail = await backend.get_errors_list(limit=1)
     return {
-        "overview": "/?window=24h", "runs": "/runs", "runs, deep": f"/runs?page={count // 80}", "runs, filtered": "/runs?status=failed&tag=half",
-        "runs, by time": "/runs?since=15m", "run": f"/runs/{last}", "errors": "/errors", "error": f"/errors/{detail.errors[0].fingerprint}",
-        "workflows": "/workflows", "workflow": f"/workflows/{one.slug}", "queues": "/queues", "workers": "/workers",
+        "overview": "/?window=24h", "runs": "/runs", "runs, deep": f"/runs?page={count // 80}",
+        "runs, filtered": "/runs?status=failed&tag=half", "runs, by time": "/runs?since=24h", "run": f"/runs/{made[-1].id}",
+        "errors": "/errors", "error": f"/errors/{detail.errors[0].fingerprint}", "workflows": "/workflows",
+        "workflow": f"/workflows/{pages.slug}", "queues": "/queues", "workers": "/workers",
     }  # fmt: skip
-
-
-async def _end(client: Client, runs: list[str], step: str) -> None:
-    """End runs by turns of a worker that claims and completes without a body."""
-    backend, queue, seq = client.backend, one.plan.steps[0].queue, 0
-    outcomes: list[Any] = []
-    done = 0
-    while done < len(runs):
-        seq += 1
-        reply = await backend.call(
-            "turn", 0, [word for outcome in outcomes for word in outcome], worker="bench.x", lane=0, seq=seq, want=64, queues=queue,
-            slots=b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(64)), body=pack({"wi": "bench", "wc": 64})[1:], asleep=0,
-        )  # fmt: skip
-        done += len(outcomes)
-        outcomes = [_outcome(claim[0], claim[1], reply[1], done + n) for n, claim in enumerate(reply[5])]
-        if not outcomes:
-            return
-
-
-def _outcome(run: bytes, step: bytes, lease: int, number: int) -> list[Any]:
-    if number % FAILED_EVERY:
-        return [run, step, lease, "c", pack({"a": 1, "d": 5, "x": False}), "1", ""]
-    error = {"name": "ValueError", "message": f"no {number % 7}", "stack": "Traceback …"}
-    return [run, step, lease, "f", pack({"a": 1, "d": 5, "e": error, "fp": PRINTS, "f": "execution-error"}), "", ""]
 
 
 async def measure(url: str, count: int) -> dict[str, tuple[float, float]]:
     """Median milliseconds and kilobytes of each page."""
     found = {}
     async with Client(settings=Settings(url=url, namespace="bench")) as client:
-        pages = await fill(client, count)
+        paths = await fill(client, count)
         app = create_app(client)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
-            for name, path in pages.items():
+            for name, path in paths.items():
                 times, size = [], 0
                 for _ in range(REPEATS):
                     began = time.perf_counter()

@@ -20,10 +20,10 @@ from selenium.webdriver.chrome.service import Service
 
 from bench.harness import Server
 from redisflow import Client, Retry, Skip, StepContext, Worker, Workflow
-from redisflow.cli.ui import running
 from redisflow.embedded.program import find_program
 from redisflow.settings import Settings
 from redisflow.web import WebOptions
+from redisflow.web.serve import running
 
 WIDTH, HEIGHT = 1280, 800
 ROOT = Path(__file__).parent.parent
@@ -193,7 +193,7 @@ async def main() -> None:
             async with Worker(client, [checkout, report]):
                 runs = await fill(client)
                 found = await client.backend.get_errors_list()
-                async with running(client, WebOptions(), "127.0.0.1", 0, signals=False) as ui:
+                async with running(client, WebOptions(), "127.0.0.1", 0) as ui:
                     await asyncio.to_thread(shoot, ui.url, paths(runs, found.errors[0].fingerprint), into)
 
 

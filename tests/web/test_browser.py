@@ -17,8 +17,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from redisflow import Client
-from redisflow.cli.ui import Running, running
 from redisflow.web import WebOptions
+from redisflow.web.serve import Running, running
 from tests.web.conftest import HOSTILE, ended, shop, worker
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -33,7 +33,13 @@ Do = Callable[..., Any]
 def chrome() -> Iterator[webdriver.Chrome]:
     options = Options()
     options.binary_location = CHROMIUM or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1280,900",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, Service(DRIVER))
@@ -43,7 +49,7 @@ def chrome() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 async def ui(client: Client) -> AsyncIterator[Running]:
-    async with running(client, WebOptions(poll=0.05, refresh=0.3), "127.0.0.1", 0, signals=False) as served:
+    async with running(client, WebOptions(poll=0.05, refresh=0.3), "127.0.0.1", 0) as served:
         yield served
 
 
@@ -56,7 +62,9 @@ async def see(chrome: webdriver.Chrome, ui: Running) -> AsyncIterator[Do]:
 
     yield open_page
     await asyncio.to_thread(chrome.get, "about:blank")  # leaves no stream open
-    troubles = [entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE" and "favicon" not in entry["message"]]  # type: ignore[no-untyped-call]
+    troubles = [
+        entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE" and "favicon" not in entry["message"]
+    ]  # type: ignore[no-untyped-call]
     assert troubles == []
 
 
@@ -88,7 +96,9 @@ async def test_every_page_loads_clean_and_goes_live(client: Client, chrome: webd
         assert width <= 1280, f"{path} is wider than the window"
 
 
-async def test_a_run_is_watched_from_start_to_end_over_a_break(client: Client, chrome: webdriver.Chrome, see: Do) -> None:
+async def test_a_run_is_watched_from_start_to_end_over_a_break(
+    client: Client, chrome: webdriver.Chrome, see: Do
+) -> None:
     run = await client.submit(shop, {"name": "ada"})
     await see(f"/runs/{run.id}")
     await until(chrome, text_in(".live-state", "live"))
@@ -99,14 +109,18 @@ async def test_a_run_is_watched_from_start_to_end_over_a_break(client: Client, c
         await until(chrome, text_in("#events td", "WorkflowCompleted"))
     await asyncio.to_thread(chrome.set_network_conditions, offline=True, latency=0, throughput=1)
     try:
-        lines = [{"timestamp": 1, "stream": "stdout", "message": f"while away {n}", "attempt_number": 1} for n in range(20)]
+        lines = [
+            {"timestamp": 1, "stream": "stdout", "message": f"while away {n}", "attempt_number": 1} for n in range(20)
+        ]
         await client.backend.save_step_logs("shop", run.id, "price", lines)
     finally:
         await asyncio.to_thread(chrome.delete_network_conditions)
     await until(chrome, text_in("#log .line", "while away 19"))
     shown = chrome.execute_script("return [...document.querySelectorAll('#log .text')].map(e => e.textContent)")  # type: ignore[no-untyped-call]
     assert shown == ["price of ada", *(f"while away {n}" for n in range(20))], "no gap and no double"
-    events = chrome.execute_script("return [...document.querySelectorAll('#events a')].map(e => e.href.split('at=')[1])")  # type: ignore[no-untyped-call]
+    events = chrome.execute_script(
+        "return [...document.querySelectorAll('#events a')].map(e => e.href.split('at=')[1])"
+    )  # type: ignore[no-untyped-call]
     wires = await client.backend.load_wire_events(run.id)
     assert events == [wire["eventId"] for wire in wires if wire["type"] != "LogEntry"]
 
@@ -154,7 +168,9 @@ async def test_a_selection_survives_updates_and_is_cancelled_by_keyboard_alone(
     focused = chrome.execute_script("return document.activeElement.value")  # type: ignore[no-untyped-call]
     assert focused == first.id, "an update takes neither focus nor ticks away"
     assert text_in("#picked", "1 selected")(chrome)
-    await asyncio.to_thread(ActionChains(chrome).key_down(Keys.SHIFT).send_keys(Keys.TAB * 3).key_up(Keys.SHIFT).perform)
+    await asyncio.to_thread(
+        ActionChains(chrome).key_down(Keys.SHIFT).send_keys(Keys.TAB * 3).key_up(Keys.SHIFT).perform
+    )
     await press(Keys.ENTER)
     await asyncio.to_thread(lambda: chrome.switch_to.alert.accept())
     await until(chrome, text_in(".flash", "Cancelled 1 of 1 runs."))

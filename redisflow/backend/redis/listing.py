@@ -66,7 +66,7 @@ class Listing(Registry):
         if offset is None:
             raise InvalidArgument("offset", offset, "an integer from 0 on")
         check_count("offset", offset)
-        slugs = await self._slugs_with_runs() if workflow_slug is None else [k.check_slug(workflow_slug)]
+        slugs = await self.slugs_with_runs() if workflow_slug is None else [k.check_slug(workflow_slug)]
         sources = await self._counted(
             self._sources(slugs, set(statuses) - {RESERVED}, bool(statuses), sorted(set(tags)))
         )
@@ -85,7 +85,7 @@ class Listing(Registry):
         found = sorted(await self._of_all(sources, end, newest=True), reverse=True)
         return _ids(found[offset:end]), total
 
-    async def _slugs_with_runs(self) -> list[str]:
+    async def slugs_with_runs(self) -> list[str]:
         """Workflows that runs may belong to: registered, submitted to a partition, or with a queue of that name."""
 
         async def read() -> list[Any]:
