@@ -27,7 +27,7 @@ from redisflow.web.serve import running
 
 WIDTH, HEIGHT = 1280, 800
 ROOT = Path(__file__).parent.parent
-HIDE = """for (const one of document.querySelectorAll(".stack-trace"))
+HIDE = """for (const one of document.querySelectorAll(".stack-trace, td .hint.mono"))
     one.textContent = one.textContent.replaceAll(arguments[0], "/srv/shop")"""
 
 
@@ -121,13 +121,12 @@ async def fill(client: Client) -> dict[str, str]:
         checkout, Order(customer="Grace", cents=4999, express=True), key="order-99", tags=["eu", "vip"]
     )
     await done.result(timeout=60)
-    runs, _ = await client.runs("checkout", status=["failed"], limit=1)
     for _ in range(6):
         await client.submit(report, {}, delay="1h", priority=5)
     waiting = await client.submit(report, {}, delay="2h")
     await client.cancel(waiting.id, "not needed tonight")
     live = [await client.submit(checkout, Order(customer="Slow", cents=100 * n)) for n in range(1, 5)]
-    return {"run-live": live[0].id, "run": done.id, "run-failed": runs[0].run_id}
+    return {"run-live": live[0].id, "run": done.id}
 
 
 def paths(runs: dict[str, str], fingerprint: str) -> dict[str, str]:
@@ -168,7 +167,7 @@ def shoot(url: str, pages: dict[str, str], into: Path) -> None:
             for name, path in pages.items():
                 driver.get(url + path)
                 driver.execute_script(HIDE, str(ROOT))
-                height = min(2_000, driver.execute_script("return document.documentElement.scrollHeight"))
+                height = min(1_400, driver.execute_script("return document.documentElement.scrollHeight"))
                 driver.set_window_size(WIDTH, max(HEIGHT, height))
                 driver.save_screenshot(str(into / f"{name}-{'dark' if dark else 'light'}.png"))
                 driver.set_window_size(WIDTH, HEIGHT)
@@ -190,6 +189,7 @@ async def main() -> None:
         settings = Settings(url=server.url, namespace="shop", concurrency=24, drain_timeout="100ms")
         async with Client(settings=settings) as client:
             await client.backend.register_plan(first.plan)  # so that there are two versions to compare
+            await client.backend.plan_number(first.plan, 0)
             async with Worker(client, [checkout, report]):
                 runs = await fill(client)
                 found = await client.backend.get_errors_list()
