@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo check test test-faults soak audit bench bench-peers bench-compare bench-report docs clean
+.PHONY: help setup demo check test test-faults soak audit bench bench-peers bench-compare bench-report docs screenshots clean
 
 help:  ## show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -54,6 +54,9 @@ bench-report: setup  ## write plots and tables of the last measurements into doc
 
 docs: setup  ## write docs/backend.md anew from the code
 	$(BIN)/python -m tools.backend_page
+
+screenshots: setup  ## a picture of every page of the dashboard into docs/images (needs chromium and its driver)
+	$(BIN)/python -m docs.screenshots
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,13 +20,15 @@ from selenium.webdriver.chrome.service import Service
 
 from bench.harness import Server
 from redisflow import Client, Retry, Skip, StepContext, Worker, Workflow
-from redisflow.cli.ui import running
 from redisflow.embedded.program import find_program
-from redisflow.reclaimer import Reclaimer
 from redisflow.settings import Settings
 from redisflow.web import WebOptions
+from redisflow.web.serve import running
 
-WIDTH, HEIGHT = 1280, 900
+WIDTH, HEIGHT = 1280, 800
+ROOT = Path(__file__).parent.parent
+HIDE = """for (const one of document.querySelectorAll(".stack-trace, td .hint.mono"))
+    one.textContent = one.textContent.replaceAll(arguments[0], "/srv/shop")"""
 
 
 class Order(BaseModel):
@@ -92,7 +94,7 @@ def print_label(charge_card: str, gift_wrap: str = "plain") -> str:
 
 @checkout.step(export=True)
 async def ship(order: Order, print_label: str) -> dict[str, Any]:
-    await asyncio.sleep(8 if order.customer == "Slow" else 0.06)
+    await asyncio.sleep(60 if order.customer == "Slow" else 0.06)
     return {"tracking": "RF-0042", "label": print_label, "express": order.express}
 
 
@@ -106,7 +108,6 @@ def collect(input: dict) -> int:
 
 async def fill(client: Client) -> dict[str, str]:
     """Runs of every kind; the ids of those that get a picture."""
-    await client.backend.register_plan(first.plan)
     await client.submit(checkout, Order(customer="Ada", cents=1999, note="first"), key="order-1", tags=["eu"])
     for number in range(60):
         customer = "Mallory" if number % 7 == 3 else ("Ada", "Grace", "Alan", "Edsger")[number % 4]
@@ -120,19 +121,19 @@ async def fill(client: Client) -> dict[str, str]:
         checkout, Order(customer="Grace", cents=4999, express=True), key="order-99", tags=["eu", "vip"]
     )
     await done.result(timeout=60)
-    runs, _ = await client.runs("checkout", status=["failed"], limit=1)
     for _ in range(6):
         await client.submit(report, {}, delay="1h", priority=5)
     waiting = await client.submit(report, {}, delay="2h")
     await client.cancel(waiting.id, "not needed tonight")
     live = [await client.submit(checkout, Order(customer="Slow", cents=100 * n)) for n in range(1, 5)]
-    return {"run": done.id, "run-failed": runs[0].run_id, "run-live": live[0].id}
+    return {"run-live": live[0].id, "run": done.id}
 
 
 def paths(runs: dict[str, str], fingerprint: str) -> dict[str, str]:
     """Name of a picture to the page on it."""
     return {
-        "overview": "/?window=15m", "runs": "/runs", **{name: f"/runs/{run_id}" for name, run_id in runs.items()},
+        **{name: f"/runs/{run_id}" for name, run_id in runs.items()},
+        "overview": "/?window=15m", "runs": "/runs",
         "errors": "/errors?window=15m", "error": f"/errors/{fingerprint}?window=15m", "workflows": "/workflows",
         "workflow": "/workflows/checkout", "queues": "/queues", "workers": "/workers",
     }  # fmt: skip
@@ -165,7 +166,8 @@ def shoot(url: str, pages: dict[str, str], into: Path) -> None:
         try:
             for name, path in pages.items():
                 driver.get(url + path)
-                height = min(2_000, driver.execute_script("return document.documentElement.scrollHeight"))
+                driver.execute_script(HIDE, str(ROOT))
+                height = min(1_400, driver.execute_script("return document.documentElement.scrollHeight"))
                 driver.set_window_size(WIDTH, max(HEIGHT, height))
                 driver.save_screenshot(str(into / f"{name}-{'dark' if dark else 'light'}.png"))
                 driver.set_window_size(WIDTH, HEIGHT)
@@ -184,15 +186,15 @@ async def main() -> None:
     into = parser.parse_args().into
     into.mkdir(parents=True, exist_ok=True)
     with Server(find_program()) as server:
-        settings = Settings(url=server.url, namespace="shop", concurrency=24)
-        async with Client(settings=settings) as client, Worker(client, [checkout, report]):
-            reclaimer = asyncio.create_task(Reclaimer(client).run())
-            runs = await fill(client)
-            found = await client.backend.get_errors_list()
-            async with running(client, WebOptions(), "127.0.0.1", 0, signals=False) as ui:
-                await asyncio.to_thread(shoot, ui.url, paths(runs, found.errors[0].fingerprint), into)
-            reclaimer.cancel()
-            await asyncio.gather(reclaimer, return_exceptions=True)
+        settings = Settings(url=server.url, namespace="shop", concurrency=24, drain_timeout="100ms")
+        async with Client(settings=settings) as client:
+            await client.backend.register_plan(first.plan)  # so that there are two versions to compare
+            await client.backend.plan_number(first.plan, 0)
+            async with Worker(client, [checkout, report]):
+                runs = await fill(client)
+                found = await client.backend.get_errors_list()
+                async with running(client, WebOptions(), "127.0.0.1", 0) as ui:
+                    await asyncio.to_thread(shoot, ui.url, paths(runs, found.errors[0].fingerprint), into)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`dev`: all that development needs in one terminal.
 
-The embedded server (unless a URL is given), a worker in a process of its own, a reclaimer, and a line for
-each event of every run. When a Python file beside the given ones changes, the worker drains and a new one
+The embedded server (unless a URL is given), a worker in a process of its own, a reclaimer, the dashboard where the extra `web` is
+installed, and a line for each event of every run. When a Python file beside the given ones changes, the worker drains and a new one
 loads the new code; one that does not load waits for the next change.
 """
 
@@ -25,6 +25,7 @@ from redisflow.cli.events import event_line
 from redisflow.cli.load import is_file
 from redisflow.cli.options import Options, open_client, pass_options, run_async, server_options
 from redisflow.cli.text import console
+from redisflow.cli.ui import MISSING, PORT
 from redisflow.client import Client
 from redisflow.model.errors import ServerUnavailable, UsageError
 from redisflow.reclaimer import Reclaimer
@@ -38,22 +39,24 @@ _SKIPPED = {"__pycache__", "node_modules", "site-packages", "venv"}
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILES...")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Steps at once; default: 100.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port of the dashboard.")
 @server_options
 @pass_options
-def dev(options: Options, sources: tuple[str, ...], concurrency: int | None) -> None:
-    """Server, worker and reclaimer in one, with reload and a live tail of events.
+def dev(options: Options, sources: tuple[str, ...], concurrency: int | None, port: int) -> None:
+    """Server, worker, reclaimer and dashboard in one, with reload and a live tail of events.
 
     FILES are files or dotted modules with workflows. Ends with Ctrl-C.
     """
     set_up_logging()
-    run_async(_Dev(options, sources, concurrency).run())
+    run_async(_Dev(options, sources, concurrency, port).run())
 
 
 class _Dev:
     """One run of `redisflow dev`."""
 
-    def __init__(self, options: Options, sources: tuple[str, ...], concurrency: int | None) -> None:
+    def __init__(self, options: Options, sources: tuple[str, ...], concurrency: int | None, port: int) -> None:
         self._options = options
+        self._port = port
         self._folders = [folder_of(source) for source in sources]
         self._arguments = ["worker", *sources]
         if concurrency:
@@ -70,7 +73,13 @@ class _Dev:
             reclaimer = Reclaimer(client)
             tasks = [
                 asyncio.create_task(work)
-                for work in (reclaimer.run(), self._keep_worker(), self._tail(client), self._stopping.wait())
+                for work in (
+                    reclaimer.run(),
+                    self._keep_worker(),
+                    self._tail(client),
+                    self._dashboard(client),
+                    self._stopping.wait(),
+                )
             ]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -108,6 +117,22 @@ class _Dev:
                 told = True
                 self._say(f"the worker ended with exit code {await worker.wait()}; waiting for a change")
             await asyncio.sleep(POLL)
+
+    async def _dashboard(self, client: Client) -> None:
+        """The dashboard while all this runs; a port that is taken is no reason to stop."""
+        try:
+            from redisflow.web import WebOptions
+            from redisflow.web.serve import running
+        except ImportError:
+            self._say(MISSING)
+            await asyncio.Future()
+        try:
+            async with running(client, WebOptions(), "127.0.0.1", self._port) as served:
+                self._say(f"dashboard at {served.url}")
+                await served.wait()
+        except UsageError as error:
+            self._say(f"no dashboard: {error}; choose another with --port, 0 for any")
+            await asyncio.Future()
 
     async def _end_worker(self) -> None:
         worker, self._worker = self._worker, None

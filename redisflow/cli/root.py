@@ -23,7 +23,7 @@ from redisflow.model.errors import RedisflowError, UsageError
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("demo", "Run a real workflow, kill a worker in the middle, watch the rescue."),
     "init": ("scaffold", "Write a small workflow to start from."),
-    "dev": ("dev", "Server, worker and reclaimer in one, with reload and a live tail of events."),
+    "dev": ("dev", "Server, worker, reclaimer and dashboard in one, with reload and a live tail."),
     "worker": ("services", "Run the steps of workflows."),
     "reclaimer": ("services", "Take steps back from dead workers, end late runs, delete old ones."),
     "ui": ("ui", "The dashboard and the HTTP API."),

@@ -7,11 +7,9 @@ worker does.
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +19,6 @@ from redisflow.model.errors import UsageError
 from redisflow.worker.capture import set_up_logging
 
 if TYPE_CHECKING:
-    from redisflow.client import Client
     from redisflow.web import WebOptions
 
 PORT = 8420
@@ -49,8 +46,9 @@ def ui(options: Options, host: str, port: int, token_file: Path | None, read_onl
     Runs until SIGTERM or Ctrl-C. Without --token-file it serves this machine alone, and everyone on it.
     """
     try:
+        from redisflow.web import WebOptions
         from redisflow.web.access import Tokens
-        from redisflow.web.options import WebOptions, check_address
+        from redisflow.web.options import check_address
     except ImportError:
         raise UsageError(MISSING) from None
     check_address(host, token_file)
@@ -60,78 +58,12 @@ def ui(options: Options, host: str, port: int, token_file: Path | None, read_onl
 
 
 async def _serve(options: Options, given: WebOptions, host: str, port: int, leash: bool) -> None:
-    async with open_client(options, service=True) as client, running(client, given, host, port) as server:
-        click.echo(f"dashboard at {server.url}, API at {server.url}/api/v1; Ctrl-C ends")
+    from redisflow.web.serve import running
+
+    async with open_client(options, service=True) as client, running(client, given, host, port) as served:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, served.stop)
+        click.echo(f"dashboard at {served.url}, API at {served.url}/api/v1; Ctrl-C ends")
         if leash:
-            end_with_stdin(server.stop)
-        await server.wait()
-
-
-class Running:
-    """A dashboard that serves; `url` is where."""
-
-    def __init__(self, server: Any, task: asyncio.Task[None], url: str) -> None:
-        self._server = server
-        self._task = task
-        self.url = url
-
-    def stop(self) -> None:
-        """End soon."""
-        self._server.should_exit = True
-
-    async def wait(self) -> None:
-        """Until it has ended."""
-        await asyncio.shield(self._task)
-
-
-@asynccontextmanager
-async def running(
-    client: Client, given: WebOptions, host: str, port: int, *, signals: bool = True
-) -> AsyncIterator[Running]:
-    """A dashboard over an open client, ended with the block.
-
-    Args:
-        client: open.
-        given: see `WebOptions`.
-        host: address.
-        port: 0 for a free one.
-        signals: whether SIGTERM and SIGINT end it; otherwise they are the caller's.
-
-    Raises:
-        UsageError: the address cannot be had.
-    """
-    import uvicorn
-
-    from redisflow.web import create_app
-    from redisflow.web.app import close_tails
-
-    app = create_app(client, given)
-
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await close_tails(app.state.desk)  # streams never end by themselves
-            await super().shutdown(sockets)
-
-    listening = _listen(host, port)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-    )
-    server = Server(config)
-    task = asyncio.create_task(server.serve([listening]) if signals else server._serve([listening]))
-    shown = f"[{host}]" if ":" in host else host
-    try:
-        yield Running(server, task, f"http://{shown}:{listening.getsockname()[1]}")
-    finally:
-        server.should_exit = True
-        await asyncio.gather(task, return_exceptions=True)
-        listening.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        made = socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        raise UsageError(f"cannot serve at {host}, port {port}: {error.strerror or error}") from None
-    made.setblocking(False)
-    return made
+            end_with_stdin(served.stop)
+        await served.wait()

@@ -69,7 +69,7 @@ def _field(path: tuple[str, ...], part: Mapping[str, Any], required: bool) -> Fi
     kind = _kind(part)
     default = part.get("default")
     choices = tuple(json.dumps(choice, ensure_ascii=False) for choice in part["enum"]) if kind == "choice" else ()
-    if "default" not in part:
+    if default is None:
         value = ""
     elif kind in ("text", "long"):
         value = str(default)
@@ -99,6 +99,12 @@ def _resolve(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str,
         rest = {name: value for name, value in part.items() if name != "$ref"}
         part = {**target, **rest} if isinstance(target, Mapping) else rest
         seen += 1
+    kinds = part.get("anyOf")
+    if isinstance(kinds, list) and all(isinstance(kind, Mapping) for kind in kinds):
+        named = [kind for kind in kinds if kind.get("type") != "null"]
+        if len(named) == 1 and len(kinds) == 2:  # it may be left out: an empty field stands for null
+            about = {name: value for name, value in part.items() if name != "anyOf"}
+            return {**_resolve(named[0], schema), **about}
     return part
 
 

@@ -76,15 +76,20 @@ def exact(micros: int) -> str:
 
 
 def pretty(text: str | None) -> str:
-    """JSON text, indented; text that is none as it is."""
+    """JSON text, indented, in which an escape stands for every character that would hide; text that is none as it is."""
     if text is None:
         return ""
     if len(text) > CUT * 4:
         return text
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False, indent=2)
+        return clean(json.dumps(json.loads(text), ensure_ascii=False, indent=2))
     except (ValueError, RecursionError):
         return text
+
+
+def unquoted(text: str) -> str:
+    """A JSON value as a person reads it: a text without its quotes."""
+    return str(json.loads(text)) if text.startswith('"') else text
 
 
 def cut(text: str, limit: int = CUT) -> tuple[str, bool]:
@@ -111,7 +116,7 @@ def make_environment() -> Environment:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        clean=clean, iso=iso, clock=clock, duration=duration, exact=exact, pretty=pretty, cut=cut, short=short,
+        clean=clean, iso=iso, clock=clock, duration=duration, exact=exact, pretty=pretty, unquoted=unquoted, cut=cut, short=short,
         glyph=lambda status: GLYPHS.get(status, "•"), number=lambda value: f"{value:,}",
     )  # fmt: skip
     environment.globals.update(nav=NAV, windows=WINDOWS, query=query, version=__version__)

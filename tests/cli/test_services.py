@@ -75,7 +75,7 @@ def test_follow_ends_with_control_c(rf: Call, registered: None, tmp_path: Path, 
 
 
 def test_dev_serves_reloads_and_ends(rf: Call, flow: Path, tmp_path: Path, env: dict[str, str]) -> None:
-    with service("dev", str(flow), cwd=tmp_path, env=env) as running:
+    with service("dev", str(flow), "--port", "0", cwd=tmp_path, env=env) as running:
         running.expect("slots")
         assert rf("submit", "shop", ORDER, "--wait").json == "10 for 1"
         running.expect("WorkflowCompleted")
@@ -94,7 +94,7 @@ def test_dev_serves_reloads_and_ends(rf: Call, flow: Path, tmp_path: Path, env: 
 
 
 def test_nothing_is_left_of_a_killed_dev(flow: Path, tmp_path: Path, env: dict[str, str]) -> None:
-    with service("dev", str(flow), cwd=tmp_path, env=env) as running:
+    with service("dev", str(flow), "--port", "0", cwd=tmp_path, env=env) as running:
         running.expect("slots")
         children = psutil.Process(running.process.pid).children()
         assert len(children) == 1
@@ -115,7 +115,7 @@ def test_first_steps_without_a_server_of_ones_own(tmp_path: Path) -> None:
     env = environment()
     written = run_process("init", cwd=tmp_path, env=env)
     assert "redisflow dev flow.py" in written.out
-    with service("dev", "flow.py", cwd=tmp_path, env=env) as running:
+    with service("dev", "flow.py", "--port", "0", cwd=tmp_path, env=env) as running:
         running.expect("slots")
         done = run_process("submit", "hello", '{"name": "Ada"}', "--wait", cwd=tmp_path, env=env)
         assert done.json == "Hello, Ada! How are you, Ada?"

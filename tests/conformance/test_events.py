@@ -61,6 +61,20 @@ async def test_an_id_of_the_future_is_refused(contract: Contract) -> None:
     assert await snapshot(contract) == before
 
 
+async def test_events_of_types_of_ones_own_are_kept_and_change_nothing(contract: Contract) -> None:
+    await contract.append_event("flow", "r1", STARTED)
+    await contract.append_event("flow", "r1", COMPLETED)
+    before = await contract.get_run("r1"), await contract.load_run("flow", "r1")
+    for own in ({"category": "workflow"}, {"category": "step", "stepId": "a"}, {"category": "step", "stepId": "never"}):
+        await contract.append_event("flow", "r1", {"type": "x.note", **own, "who": "ann", "deep": {"a": [1, None]}})
+    notes = await contract.load_events("flow", "r1", types=["x.note"])
+    assert [note.to_wire()["who"] for note in notes] == ["ann"] * 3
+    assert notes[1].to_wire()["stepId"] == "a"
+    assert await contract.get_run("r1") == before[0]
+    assert [record for record in await contract.load_run("flow", "r1") if record.step_id == "a"] == before[1]
+    await assert_consistent(contract)
+
+
 async def test_models_are_taken_too(contract: Backend) -> None:
     event = parse_event({**STARTED, "eventId": "9", "timestampUs": T, "workflowSlug": "flow", "runId": "r1"})
     await contract.append_event("flow", "r1", event)  # type: ignore[arg-type]

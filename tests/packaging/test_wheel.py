@@ -92,8 +92,10 @@ def test_the_wheel_holds_scripts_and_examples(wheel: Path, source: Path) -> None
         ]
         assert files
         assert {f"redisflow/{path.as_posix()}" for path in files} <= names
-    modules = {path.relative_to(source).as_posix() for path in (source / "redisflow").rglob("*.py")}
+    kinds = ("*.py", "*.html", "*.css", "*.js", "*.svg")
+    modules = {path.relative_to(source).as_posix() for kind in kinds for path in (source / "redisflow").rglob(kind)}
     assert modules <= names
+    assert "redisflow/web/templates/base.html" in names
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:

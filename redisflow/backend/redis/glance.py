@@ -76,7 +76,7 @@ async def ends_by_time(backend: RedisBackend, edges: list[int]) -> list[int]:
 
 async def status_counts(backend: RedisBackend, since: int, slugs: list[str] | None = None) -> dict[str, int]:
     """Runs created since a time (µs), by status."""
-    names = await backend.workflow_slugs() if slugs is None else slugs
+    names = await backend.slugs_with_runs() if slugs is None else slugs
     statuses = (*LIVE, *TERMINAL)
     places = [(keys, slug, status) for keys in backend.partitions for slug in names for status in statuses]
     calls = [("zcount", keys.index(slug, status), since, "+inf") for keys, slug, status in places]

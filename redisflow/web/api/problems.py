@@ -20,6 +20,10 @@ from redisflow.model.errors import (
     WorkflowNotFound,
 )
 
+LONGEST: Final = 1_000
+"""Characters of a message."""
+MOST_ISSUES: Final = 50
+
 
 class ApiProblem(Exception):
     """A request that is answered with a problem of the API's own."""
@@ -61,8 +65,19 @@ _STATUSES: Final[tuple[tuple[type[RedisflowError], int, str], ...]] = (
 def problem(status: int, kind: str, detail: str, **more: Any) -> JSONResponse:
     """A problem as a response."""
     headers = {"www-authenticate": 'Bearer realm="redisflow"'} if status == 401 else {}
-    body = {"type": f"urn:redisflow:problem:{kind}", "title": TYPES[kind], "status": status, "detail": detail, **more}
+    body = {
+        "type": f"urn:redisflow:problem:{kind}",
+        "title": TYPES[kind],
+        "status": status,
+        "detail": _cut(detail),
+        **more,
+    }
     return JSONResponse(body, status, headers, "application/problem+json")
+
+
+def _cut(text: str) -> str:
+    """A message without the whole payload that some messages quote."""
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def problem_of(error: Exception) -> JSONResponse:
@@ -71,6 +86,6 @@ def problem_of(error: Exception) -> JSONResponse:
         return problem(error.status, error.kind, str(error))
     status, kind = next((status, kind) for known, status, kind in _STATUSES if isinstance(error, known))
     if isinstance(error, InvalidInput):
-        issues = [{"path": path, "message": message} for path, message in error.problems]
+        issues = [{"path": path, "message": _cut(message)} for path, message in error.problems[:MOST_ISSUES]]
         return problem(status, kind, str(error), errors=issues)
     return problem(status, kind, str(error))

@@ -20,7 +20,7 @@ from redisflow.web.desk import desk_of
 from redisflow.web.pages.overview import window_of
 from redisflow.web.render import WINDOWS, respond
 
-NEWEST = 400
+NEWEST = 200
 """Failures that are grouped unless all are asked for."""
 PARTS = 24
 PAGE = 50

@@ -29,9 +29,9 @@ from redisflow.web.desk import Desk, desk_of
 from redisflow.web.render import WINDOWS, part, respond
 from redisflow.web.sse import event_stream, message
 
-SAMPLE = 500
+SAMPLE = 300
 """Runs whose durations are looked at."""
-STREAMS = 60
+STREAMS = 40
 """Runs whose events are read, for how long steps waited."""
 PARTS = 48
 LATEST = 8

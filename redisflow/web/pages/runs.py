@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from redisflow.backend import keys as k
+from redisflow.backend.redis.glance import status_counts
 from redisflow.model.errors import InvalidArgument
 from redisflow.model.states import RunState
 from redisflow.web.desk import desk_of
@@ -17,7 +18,7 @@ from redisflow.web.render import WINDOWS, part, respond
 PAGE = 50
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 LOOKED_AT = 2_000
-"""Newest runs among which a prefix or a time is looked for; the page says where that was not all."""
+"""Newest runs among which a prefix, or a time beside tags, is looked for; the page says where that was not all."""
 
 
 async def runs(request: Request) -> Response:
@@ -68,15 +69,16 @@ async def _listed(request: Request, wanted: dict[str, Any], offset: int) -> tupl
     exact = await backend.get_run(wanted["id"]) if wanted["id"] and _is_run_id(wanted["id"]) else None
     if exact is not None:
         return [exact], 1, None
+    if not wanted["id"] and not tags:
+        counts = await status_counts(backend, since or 0, [slug] if slug else None)
+        count = sum(counts[status] for status in wanted["status"] or STATUSES)
+        listed, _ = await backend.list_runs(slug, wanted["status"], (), max(0, min(PAGE, count - offset)), offset)
+        return listed, count, None
     ids, total = await backend.newest_ids(slug, wanted["status"], tags, LOOKED_AT, 0)
     matching = [run_id for run_id in ids if run_id.startswith(wanted["id"])]
-    if since is None:
-        page = await backend.get_runs(matching[offset : offset + PAGE])
-        return [run for run in page if run is not None], len(matching), LOOKED_AT if total > LOOKED_AT else None
-    count = await _count_since(request, matching, since)
+    count = len(matching) if since is None else await _count_since(request, matching, since)
     page = await backend.get_runs(matching[offset : min(count, offset + PAGE)])
-    complete = total <= LOOKED_AT or count < len(ids)
-    return [run for run in page if run is not None], count, None if complete else LOOKED_AT
+    return [run for run in page if run is not None], count, LOOKED_AT if total > LOOKED_AT else None
 
 
 async def _count_since(request: Request, ids: list[str], since: int) -> int:

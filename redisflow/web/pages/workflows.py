@@ -104,7 +104,10 @@ async def _difference(
         if given not in numbers:
             raise InvalidArgument(name, given, f"the number of one of the newest {VERSIONS} versions")
     pair = [numbers[str(older)], numbers[str(newer)]]
-    before, after = [manifest(one, await plan_of_version(desk.backend, one.version_id)) for one in pair]
+    plans = [await plan_of_version(desk.backend, version.version_id) for version in pair]
+    if None in plans:  # one was never submitted, so that only the names of its steps are known
+        plans = [None, None]
+    before, after = (manifest(version, plan) for version, plan in zip(pair, plans, strict=True))
     lines = list(difflib.unified_diff(before, after, lineterm="", n=2))[2:]
     return {"older": pair[0].version_number, "newer": pair[1].version_number, "lines": lines}
 

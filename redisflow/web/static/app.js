@@ -97,15 +97,20 @@ function filterLog(row) {
 
 // A stream goes on where it stopped: the browser sends the last id itself when it reconnects, and we do when a hidden tab comes back.
 function follow(target) {
-  let source = null, last = null;
+  let source = null, last = null, failures = 0;
   const state = $(".live-state");
   const say = (text, on) => { if (state) { state.textContent = text; state.classList.toggle("on", on); } };
   const open = () => {
     const url = new URL(target.dataset.live, location.href);
     if (last) url.searchParams.set("after", last);
     source = new EventSource(url);
-    source.onopen = () => say("live", true);
-    source.onerror = () => say(source.readyState === EventSource.CLOSED ? "not live" : "reconnecting", false);
+    source.onopen = () => { failures = 0; say("live", true); };
+    source.onerror = () => {
+      say("reconnecting", false);
+      if (source?.readyState !== EventSource.CLOSED) return;
+      source = null; // the browser has given up, which a proxy without its server makes it do
+      setTimeout(() => { if (!source && !document.hidden) open(); }, 1000 * Math.min(30, 2 ** failures++));
+    };
     source.addEventListener("part", (event) => replacePart(target, event.data));
     source.addEventListener("event", (event) => { last = event.lastEventId; addEvent(JSON.parse(event.data)); });
     source.addEventListener("log", (event) => { last = event.lastEventId; addLog(JSON.parse(event.data)); });
