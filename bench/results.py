@@ -141,7 +141,8 @@ def show(results: Results) -> None:
                 measure, f"{peer} {results.versions[peer]}", figure(statistics.median(values)), figure(min(values)),
                 figure(max(values)), suite.units[measure], "" if ratio is None else f"{ratio:.2f}", goal_text(goal) + mark,
             )  # fmt: skip
-        table.add_section()
+        if len(results.versions) > 1:
+            table.add_section()
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)

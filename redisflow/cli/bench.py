@@ -69,7 +69,7 @@ async def _bench(options: Options, count: int) -> dict[str, Any]:
             return await measuring
         finally:
             stopped.cancel()
-            while not measuring.done():  # a cancellation that meets a connection while it opens is lost in redis-py
+            while not measuring.done():  # a cancellation may get lost in a library
                 measuring.cancel()
                 await asyncio.wait((measuring,), timeout=PATIENCE)
             await purge(client.backend)
