@@ -69,7 +69,7 @@ async def _bench(options: Options, count: int) -> dict[str, Any]:
             return await measuring
         finally:
             stopped.cancel()
-            while not measuring.done():  # a cancellation may get lost in a library
+            while not measuring.done():  # wait_for of Python 3.11, with which redis-py writes, may lose one
                 measuring.cancel()
                 await asyncio.wait((measuring,), timeout=PATIENCE)
             await purge(client.backend)
