@@ -64,15 +64,14 @@ def spans(results: Results, title: str, folder: Path, stem: str) -> None:
             colour = OWN if peer == "redisflow" else SECOND
             first, last = statistics.median(low[peer]), statistics.median(high[peer])
             axes.plot([first, last], [row, row], color=colour, linewidth=2, alpha=0.45, zorder=1)
-            axes.scatter([first], [row], color=colour, s=36, zorder=2, label="p50" if not row else None)
-            axes.scatter(
-                [last], [row], color="white", edgecolor=colour, s=36, zorder=2, label="p99" if not row else None
-            )
+            axes.scatter([first], [row], color=colour, s=36, zorder=2)
+            axes.scatter([last], [row], color="white", edgecolor=colour, s=36, zorder=2)
             axes.annotate(
                 f"{figure(first)} / {figure(last)}", (last, row), xytext=(8, 0), textcoords="offset points", va="center",
                 fontsize=9,
             )  # fmt: skip
         axes.set_yticks(range(len(peers)), [name_of(peer) for peer in peers])
+        axes.set_ylim(-0.7, len(peers) - 0.3)
         axes.set_xscale("log")
         right = max(statistics.median(values) for values in high.values())
         left = min(statistics.median(values) for values in low.values())

@@ -92,7 +92,7 @@ def machine(server: str) -> dict[str, str]:
     return {
         "processor": processor, "cores": str(os.cpu_count()), "system": f"{platform.system()} {platform.machine()}",
         "server": " ".join(done.stdout.split()[:3]).removesuffix(" server"), "python": platform.python_version(), "node": node,
-        "date": datetime.now(UTC).date().isoformat(), "load before": f"{os.getloadavg()[0]:.1f}",
+        "date": datetime.now(UTC).date().isoformat(), "load average before": f"{os.getloadavg()[0]:.1f}",
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _version(*command: str) -> str:
 
 def figure(value: float) -> str:
     """A figure with as many digits as it deserves."""
-    return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
 
 
 def goal_text(goal: Goal | None) -> str:
