@@ -50,6 +50,7 @@ bench-compare: setup  ## measure everything, alternating with the peers (about a
 	$(BIN)/python -m bench run --suite all
 
 bench-report: setup  ## write plots and tables of the last measurements into docs/
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m bench report
 
 docs: setup  ## write docs/backend.md anew from the code
