@@ -36,8 +36,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from redisflow.backend.keys import Keys
 from redisflow.backend.call_line import CallLine
+from redisflow.backend.keys import Keys
 from redisflow.backend.location import Address, Client, Cluster, make_client, parse_location, redact
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Script
