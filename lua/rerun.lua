@@ -14,7 +14,7 @@
 -- EVENTS RunSubmitted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepReclaimed StepCheckpoint StepCheckpointFailed WorkflowCompleted
 -- @include lib/open
 -- @include lib/whole
--- @include lib/advance
+-- @include lib/expand
 -- @include lib/wake
 -- @include lib/once
 local parent = load_run(parent_id, '')
