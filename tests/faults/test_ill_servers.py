@@ -141,7 +141,7 @@ def _refuses(control: Any, word: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("fsync", ["everysec", "always"])
+@pytest.mark.parametrize("fsync", ["everysec", pytest.param("always", marks=pytest.mark.slow)])
 async def test_killed_at_random_points(settings: Settings, fsync: str) -> None:
     """With `always` whatever was acknowledged is there; with `everysec` Redis may put its writes off while the disk is slow."""
     server = TestServer("--appendonly", "yes", "--appendfsync", fsync)
@@ -157,7 +157,7 @@ async def test_killed_at_random_points(settings: Settings, fsync: str) -> None:
 
 
 @pytest.mark.slow
-async def test_an_outage_under_5000_running_steps_reclaims_none(own: TestServer, settings: Settings) -> None:
+async def test_an_outage_under_5000_running_steps_reclaims_none(durable: TestServer, settings: Settings) -> None:
     count, flow, leave = 5000, Workflow("crowd", output=int), asyncio.Event()
 
     @flow.step(export=True)
@@ -165,7 +165,12 @@ async def test_an_outage_under_5000_running_steps_reclaims_none(own: TestServer,
         await leave.wait()
         return ctx.attempt
 
-    update = {"stale_after": 1_500_000, "heartbeat_interval": 300_000, "reclaim_interval": 100_000, "url": own.url}
+    update = {
+        "stale_after": 5_000_000,
+        "heartbeat_interval": 1_000_000,
+        "reclaim_interval": 200_000,
+        "url": durable.url,
+    }
     async with Client(settings=settings.model_copy(update=update)) as client:
         sidecar = Reclaimer(client)
         upkeep = asyncio.create_task(sidecar.run())
@@ -174,10 +179,10 @@ async def test_an_outage_under_5000_running_steps_reclaims_none(own: TestServer,
             keys = client.backend.partitions[0]
             await eventually(lambda: _size(client, keys.running, count + 1), 60)
             await eventually(lambda: is_calm(client))
-            assert own.process is not None
-            own.process.send_signal(signal.SIGSTOP)
+            assert durable.process is not None
+            durable.process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(2 * client.settings.stale_after / 1e6)
-            own.process.send_signal(signal.SIGCONT)
+            durable.process.send_signal(signal.SIGCONT)
             before = time.time() * 1e6
             await eventually(lambda: _ticked(client, before + 2 * client.settings.stale_after), 30)
             await eventually(lambda: is_calm(client), 30)

@@ -19,11 +19,9 @@ from redisflow.model.derived import StepPlan
 from redisflow.model.invariants import Violation
 
 PAGE = 500
-LOOKS = 3
-"""Looks at one member before it is reported: on a Cluster the two reads of a look are not one transaction."""
+LOOKS = 3  # at one member before it is reported: on a Cluster the reads of a look are not one transaction
 NO_EVENTS, NO_RUN = "has no events", "names a run that does not exist"
-MENDED = (NO_EVENTS, NO_RUN)
-"""Why a key may be deleted; one that is merely unknown never is."""
+MENDED = (NO_EVENTS, NO_RUN)  # why a key may be deleted; one that is merely unknown never is
 _LETTERS = {word: letter for letter, word in STATUSES.items()}
 _OWNED = ("meta", "plans", "levels", "running", "deadlines", "ended", "failures", "strays", "expand", "workers")
 _PASSING = ("once:", "worker:", "sleepers:", "waiters", "stats:")
