@@ -15,11 +15,7 @@ from hypothesis import strategies as st
 
 from redisflow import Settings
 from redisflow.backend import keys as k
-<<<<<<< HEAD
 from redisflow.backend.location import redact
-=======
-from redisflow.backend.connection import redact
->>>>>>> 6fc113c (A rerun skips again what a kept skip takes along; errors of pipelines are ridden out too; hostile text, secrets, sizes and depths held off, and fuzzed)
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.lines import read_histories
 from redisflow.backend.types import Submission
