@@ -349,9 +349,9 @@ async def test_a_slot_that_a_partition_did_not_use_goes_on_to_the_next(settings:
     @flow.step
     async def touch() -> None: ...
 
-    async with Client(settings=settings.model_copy(update={"partitions": 8})) as client:
+    async with Client(settings=settings.model_copy(update={"partitions": 16})) as client:
         async with Worker(client, [flow], concurrency=1) as worker:
-            await eventually(lambda: worker.asleep, 3)  # all eight were asked
+            await eventually(lambda: worker.asleep, 2)  # all sixteen were asked
         await assert_consistent(client.backend)
 
 
