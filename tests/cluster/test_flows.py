@@ -12,7 +12,7 @@ from redisflow import Client, Reclaimer, RunFailed, Settings, StepContext, Worke
 from redisflow.backend.types import Submission
 from redisflow.model.errors import RunCancelled, RunNotFound
 from tests.clusters import TestCluster
-from tests.conftest import assert_consistent, eventually
+from tests.conftest import assert_consistent, eventually, free_port
 
 sums = Workflow("sums", input=int, output=int)
 moody = Workflow("moody", input=str, output=str)
@@ -134,3 +134,9 @@ async def test_steps_of_a_dead_worker_are_taken_back_on_every_node(client: Clien
         assert await asyncio.gather(*(client.result(run_id, timeout=20) for run_id in runs)) == [3] * 60
     sidecar.stop()
     await upkeep
+
+
+async def test_nodes_of_the_url_that_are_gone_are_passed_over(three_nodes: TestCluster, spread: Settings) -> None:
+    url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{three_nodes.nodes[1].port}"
+    async with Client(settings=spread.model_copy(update={"url": url})) as client, Worker(client, [sums]):
+        assert await (await client.submit(sums, 1)).result(timeout=10) == 3
