@@ -58,6 +58,9 @@ async def test_the_password_is_told_to_nobody() -> None:
     assert "me:***@" in str(caught.value)
     assert redact("redis://:secret@host:1/0") == "redis://:***@host:1/0"
     assert redact("redis://host:1/0") == "redis://host:1/0"
+    assert redact("redis+sentinel://u:x@a:1,b:2/s?sentinel_password=y&ssl_ca_certs=z") == (
+        "redis+sentinel://u:***@a:1,b:2/s?sentinel_password=***&ssl_ca_certs=z"
+    )
 
 
 @pytest.fixture

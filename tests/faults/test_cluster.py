@@ -137,18 +137,17 @@ async def test_a_silent_node_holds_up_no_other(lone: TestCluster) -> None:
             held = await client.submit_many(flow, [None] * 48)  # some on each partition, running all the while
             for _ in held:
                 await inside.acquire()
-            await (await client.submit(brisk, 1)).result(
-                timeout=20
-            )  # what a workflow is, one node knows: ask it before
+            # what a workflow is, one node knows: let the client ask it before
+            await (await client.submit(brisk, 1)).result(timeout=20)
             silent.stop()
-            until, slowest = time.monotonic() + 2.5 * settings.stale_after / 1e6, 0.0
+            until, slowest = time.monotonic() + 4 * settings.stale_after / 1e6, 0.0
             while time.monotonic() < until:
                 began = time.monotonic()
                 runs = [await client.submit(brisk, n, run_id=_id_in(backend, others[n % 8])) for n in range(16)]
                 assert await asyncio.gather(*(run.result(timeout=20) for run in runs)) == [2 * n + 1 for n in range(16)]
                 slowest = max(slowest, time.monotonic() - began)
             silent.go_on()
-            assert slowest < 3, slowest
+            assert slowest < 6, slowest  # of a silence of twelve seconds, on a busy machine
             await asyncio.to_thread(lone.settle)
             leave.set()
             assert await asyncio.gather(*(run.result(timeout=30) for run in held)) == [1] * 48

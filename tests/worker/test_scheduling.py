@@ -342,6 +342,19 @@ async def test_slots_are_shared_over_partitions(halves: tuple[Client, Proxy]) ->
     assert gate.most == 8
 
 
+async def test_a_slot_that_a_partition_did_not_use_goes_on_to_the_next(settings: Settings) -> None:
+    """Not with the next look at the partition that gave it back, most of a second later."""
+    flow = Workflow("one-slot")
+
+    @flow.step
+    async def touch() -> None: ...
+
+    async with Client(settings=settings.model_copy(update={"partitions": 16})) as client:
+        async with Worker(client, [flow], concurrency=1) as worker:
+            await eventually(lambda: worker.asleep, 2)  # all sixteen were asked
+        await assert_consistent(client.backend)
+
+
 async def test_a_partition_that_was_silent_is_served_again(halves: tuple[Client, Proxy], server: TestServer) -> None:
     """After a second without an answer its slots serve others; it must be looked at again all the same."""
     client, proxy = halves
