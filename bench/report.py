@@ -141,7 +141,13 @@ def _goals(found: Found) -> str:
 def _machine(found: Found) -> str:
     results = found.get("drain") or next(iter(found.values()))
     facts = results.machine
-    return "\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items()) + "\n"
+    busy = float(facts["load average before"]) > 1
+    note = (
+        "Other programs were at work on this machine meanwhile: the rates are too low, and the spread is wide.\n\n"
+        if busy
+        else ""
+    )
+    return "\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items()) + "\n" + note
 
 
 def _peers(_: Found) -> str:
@@ -178,4 +184,5 @@ def _choice(found: Found) -> str:
     where = (
         f"{facts['cores']} cores of {facts['processor']}, {facts['server']}, one worker process each, {facts['date']}."
     )
-    return _table(heads, rows) + f"{where}\n\n"
+    busy = " The machine was busy with other work." if float(facts["load average before"]) > 1 else ""
+    return _table(heads, rows) + f"{where}{busy}\n\n"

@@ -15,7 +15,9 @@ from bench.suites import SUITES, Goal
 def drain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Results:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(report, "FOLDER", tmp_path)
-    made = Results("drain", {"server": "Redis", "cores": "2", "processor": "x", "date": "today"})
+    made = Results(
+        "drain", {"server": "Redis", "cores": "2", "processor": "x", "date": "today", "load average before": "0.1"}
+    )
     made.versions, made.counts = {"redisflow": "1", "bullmq": "2"}, {"redisflow": 10, "bullmq": 10}
     for rate in (100.0, 300.0, 200.0):
         made.add("redisflow", {"rate": rate, "server CPU": 8, "worker CPU": 1})
