@@ -69,7 +69,9 @@ def test_report_writes_between_markers_only(drain: Results, tmp_path: Path, monk
     monkeypatch.setattr(report, "ROOT", tmp_path / "bench")
     report.write()
     text = page.read_text()
-    assert text.startswith("before\n<!-- bench:drain -->\n\n| queue | rate, jobs/s |")
+    assert text.startswith(
+        "before\n<!-- bench:drain -->\n\n![No-op jobs a second, one worker process](benchmarks/drain.svg)\n\n| queue |"
+    )
     assert "| **redisflow** 1 | 200 (100 to 300) |" in text
     assert "- server CPU: ≤ 0.75 x bullmq: 0.80 x, **missed**" in text
     assert text.endswith("<!-- /bench -->\nbetween\n<!-- bench:latency -->\nkept\n<!-- /bench -->\nafter\n")
