@@ -83,7 +83,7 @@ def spans(results: Results, title: str, folder: Path, stem: str) -> None:
         _save(chart, folder, stem)
 
 
-def growth(results: Results, folder: Path, stem: str) -> None:
+def growth(results: Results, title: str, folder: Path, stem: str) -> None:
     """The drain rate over the length of the queue."""
     points = {
         int(measure.removeprefix("drain of ").replace(",", "")): values["redisflow"]
@@ -101,7 +101,7 @@ def growth(results: Results, folder: Path, stem: str) -> None:
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.xaxis.minorticks_off()
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.set_title("Drain rate over the length of the queue")
+        axes.set_title(title)
         axes.set_xlabel("runs queued")
         axes.set_ylabel("runs/s")
         axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)

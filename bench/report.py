@@ -20,6 +20,11 @@ DOCS = ROOT.parent / "docs"
 IMAGES = DOCS / "benchmarks"
 FILES = (DOCS / "performance.md", ROOT.parent / "README.md")
 _BLOCK = re.compile(r"(<!-- bench:([\w-]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
+PLOTS = {
+    "drain": "No-op jobs a second, one worker process", "chain": "Steps a second in workflows of three steps",
+    "latency": "From submit to the first line of the job, idle worker", "growth": "Drain rate over the length of the queue",
+}  # fmt: skip
+"""Suites that have a plot, and its title."""
 Found = dict[str, Results]
 
 
@@ -46,13 +51,13 @@ def _inside(block: str) -> str:
 
 def _draw(found: Found) -> None:
     if "drain" in found:
-        plots.bars(found["drain"], "rate", "No-op jobs a second, one worker process", "jobs/s", IMAGES, "drain")
+        plots.bars(found["drain"], "rate", PLOTS["drain"], "jobs/s", IMAGES, "drain")
     if "chain" in found:
-        plots.bars(found["chain"], "rate", "Steps a second in workflows of three steps", "steps/s", IMAGES, "chain")
+        plots.bars(found["chain"], "rate", PLOTS["chain"], "steps/s", IMAGES, "chain")
     if "latency" in found:
-        plots.spans(found["latency"], "From submit to the first line of the job, idle worker", IMAGES, "latency")
+        plots.spans(found["latency"], PLOTS["latency"], IMAGES, "latency")
     if "growth" in found:
-        plots.growth(found["growth"], IMAGES, "growth")
+        plots.growth(found["growth"], PLOTS["growth"], IMAGES, "growth")
 
 
 def _block(name: str, found: Found) -> str | None:
@@ -60,7 +65,7 @@ def _block(name: str, found: Found) -> str | None:
     special: dict[str, tuple[Sequence[str], Callable[[Found], str]]] = {
         "choice": (("drain", "latency"), _choice), "goals": ((), _goals), "machine": ((), _machine), "peers": ((), _peers),
     }  # fmt: skip
-    needs, make = special.get(name, ((name,), lambda all_of_them: _suite(all_of_them[name])))
+    needs, make = special.get(name, ((name,), lambda all_of_them: _image(name) + _suite(all_of_them[name])))
     return None if any(need not in found for need in needs) else make(found)
 
 
@@ -72,6 +77,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         *rows,
     ]
     return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+
+
+def _image(name: str, folder: str = "") -> str:
+    return f"\n![{PLOTS[name]}]({folder}benchmarks/{name}.svg)\n" if name in PLOTS else ""
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -141,7 +150,13 @@ def _goals(found: Found) -> str:
 def _machine(found: Found) -> str:
     results = found.get("drain") or next(iter(found.values()))
     facts = results.machine
-    return "\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items()) + "\n"
+    busy = float(facts["load average before"]) > 1
+    note = (
+        "Other programs were at work on this machine meanwhile: the rates are too low, and the spread is wide.\n\n"
+        if busy
+        else ""
+    )
+    return "\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items()) + "\n" + note
 
 
 def _peers(_: Found) -> str:
@@ -178,4 +193,5 @@ def _choice(found: Found) -> str:
     where = (
         f"{facts['cores']} cores of {facts['processor']}, {facts['server']}, one worker process each, {facts['date']}."
     )
-    return _table(heads, rows) + f"{where}\n\n"
+    busy = " The machine was busy with other work." if float(facts["load average before"]) > 1 else ""
+    return _image("drain", "docs/") + _table(heads, rows) + f"{where}{busy}\n\n"

@@ -91,7 +91,7 @@ def machine(server: str) -> dict[str, str]:
         processor = names[0] if names else processor
     return {
         "processor": processor, "cores": str(os.cpu_count()), "system": f"{platform.system()} {platform.machine()}",
-        "server": " ".join(done.stdout.split()[:3]).removesuffix(" server"), "python": platform.python_version(), "node": node,
+        "server": " ".join(done.stdout.split()[:3]).replace(" server v=", " "), "python": platform.python_version(), "node": node,
         "date": datetime.now(UTC).date().isoformat(), "load average before": f"{os.getloadavg()[0]:.1f}",
     }  # fmt: skip
 

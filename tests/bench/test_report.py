@@ -15,7 +15,9 @@ from bench.suites import SUITES, Goal
 def drain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Results:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(report, "FOLDER", tmp_path)
-    made = Results("drain", {"server": "Redis", "cores": "2", "processor": "x", "date": "today"})
+    made = Results(
+        "drain", {"server": "Redis", "cores": "2", "processor": "x", "date": "today", "load average before": "0.1"}
+    )
     made.versions, made.counts = {"redisflow": "1", "bullmq": "2"}, {"redisflow": 10, "bullmq": 10}
     for rate in (100.0, 300.0, 200.0):
         made.add("redisflow", {"rate": rate, "server CPU": 8, "worker CPU": 1})
@@ -67,7 +69,9 @@ def test_report_writes_between_markers_only(drain: Results, tmp_path: Path, monk
     monkeypatch.setattr(report, "ROOT", tmp_path / "bench")
     report.write()
     text = page.read_text()
-    assert text.startswith("before\n<!-- bench:drain -->\n\n| queue | rate, jobs/s |")
+    assert text.startswith(
+        "before\n<!-- bench:drain -->\n\n![No-op jobs a second, one worker process](benchmarks/drain.svg)\n\n| queue |"
+    )
     assert "| **redisflow** 1 | 200 (100 to 300) |" in text
     assert "- server CPU: ≤ 0.75 x bullmq: 0.80 x, **missed**" in text
     assert text.endswith("<!-- /bench -->\nbetween\n<!-- bench:latency -->\nkept\n<!-- /bench -->\nafter\n")
