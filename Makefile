@@ -4,10 +4,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo check test bench docs screenshots clean
+.PHONY: help setup demo check test test-faults soak audit bench bench-peers bench-compare bench-report docs screenshots clean
 
 help:  ## show these targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 setup: $(VENV)/.ready  ## make the environment in .venv
 
@@ -28,11 +28,28 @@ check: setup  ## lint, types, import layers, schemas
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: check  ## every check and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-bench: setup  ## claims/s, steps/s, latency, bytes a run
-	$(BIN)/python -m bench.claim
-	$(BIN)/python -m bench.drain
+test-faults: setup  ## the faults and sizes that take minutes
+	$(BIN)/python -m pytest -m slow tests
+
+soak: setup  ## faults for ten minutes under load, then the books; SOAK="--minutes 3 --seed 7"
+	$(BIN)/python -m bench.soak $(SOAK)
+
+bench: setup  ## measure this checkout: drain, chains, submit, latency, memory, claims
+	$(BIN)/python -m bench run --suite drain,chain,submit,latency,memory,claim --peers redisflow --runs 3
+
+bench-peers: setup  ## install the queues to compare with, each into an environment of its own
+	$(BIN)/python -m bench peers
+
+bench-compare: setup  ## measure everything, alternating with the peers (about an hour, on a quiet machine)
+	$(BIN)/python -m bench run --suite all
+
+bench-report: setup  ## write plots and tables of the last measurements into docs/
+	$(BIN)/python -m bench report
+
+docs: setup  ## write docs/backend.md anew from the code
+	$(BIN)/python -m tools.backend_page
 
 screenshots: setup  ## a picture of every page of the dashboard into docs/images (needs chromium and its driver)
 	$(BIN)/python -m docs.screenshots

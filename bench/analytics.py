@@ -24,8 +24,8 @@ STEPS = 8
 BATCH = 20  # runs an append: 600 events
 UNITS = {
     "events": "events", "get_analytics_summary": "s", "... of one workflow": "s", "... of a time before": "s",
-    "get_throughput": "s", "get_error_analysis": "s", "get_errors_list": "s", "get_queue_depth": "s",
-    "get_queue_depth_by_workflow": "s", "memory of a summary": "MB",
+    "get_throughput": "s", "get_error_analysis": "s", "get_errors_list": "s", "get_error_detail": "s",
+    "get_active_workers": "s", "get_queue_depth": "s", "get_queue_depth_by_workflow": "s", "memory of a summary": "MB",
 }  # fmt: skip
 ERROR = {"name": "ValueError", "message": "boom", "stack": "Traceback (most recent call last):\n" * 10}
 
@@ -98,10 +98,14 @@ async def measure(url: str, count: int) -> dict[str, float]:
             lambda: backend.get_analytics_summary(start_us=before - 2, end_us=before - 1)
         )
         for name in (
-            "get_throughput", "get_error_analysis", "get_errors_list", "get_queue_depth",
+            "get_throughput", "get_error_analysis", "get_errors_list", "get_active_workers", "get_queue_depth",
             "get_queue_depth_by_workflow",
         ):  # fmt: skip
             found[name] = await seconds(getattr(backend, name))
+        group = (await backend.get_errors_list()).errors[0]
+        found["get_error_detail"] = await seconds(lambda: backend.get_error_detail(group.fingerprint))
+        if group.count != count:
+            raise SystemExit(f"{group.count:,} failures of one fingerprint instead of {count:,}")
         tracemalloc.start()
         await backend.get_analytics_summary()
         found["memory of a summary"] = tracemalloc.get_traced_memory()[1] / 1e6

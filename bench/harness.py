@@ -1,9 +1,8 @@
-"""What every benchmark shares: a server of its own, CPU accounting, and results as a table and as JSON.
+"""What benchmarks share: a server of their own, CPU accounting; for those of one process also options, a table and JSON.
 
-    python -m bench.drain --server redis-server --runs 5 --json bench/results/drain.json
+    python -m bench.lists --server redis-server --runs 5 --json bench/results/lists.json
 
-Without `--server` it is the Valkey of the embedded extra. The server has no AOF and listens on a unix socket; it is ended by its
-handle.
+Without `--server` it is the Valkey of the embedded extra. The server has no AOF and is ended by its handle.
 """
 
 from __future__ import annotations
@@ -13,16 +12,18 @@ import asyncio
 import json
 import platform
 import shutil
+import socket
 import statistics
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import redis
 from rich.console import Console
 from rich.table import Table
 
@@ -42,35 +43,66 @@ class Options:
 
 
 class Server:
-    """A server that lives as long as the block."""
+    """A server that lives as long as the block, on a free loopback port and a unix socket.
 
-    def __init__(self, binary: str) -> None:
+    Args:
+        binary: program of the server.
+        options: more options of its command line, such as `--appendonly yes`.
+        wrapper: a program to run it under, with its options.
+    """
+
+    def __init__(self, binary: str, *options: str, wrapper: Sequence[str] = ()) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rfb-"))
-        socket = self.folder / "redis.sock"
-        self.url = f"unix://{socket}"
+        path = self.folder / "redis.sock"
+        self.url = f"unix://{path}"
+        self.port = free_port()
+        self.tcp_url = f"redis://127.0.0.1:{self.port}/0"
         command = [
-            binary, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(self.folder),
-            "--stream-node-max-bytes", "1024", "--zset-max-listpack-entries", "0",
+            *wrapper, binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(path), "--save", "",
+            "--dir", str(self.folder), "--stream-node-max-bytes", "1024", "--zset-max-listpack-entries", "0", *options,
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while not socket.exists():
+        deadline = time.monotonic() + 60
+        while not path.exists():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise SystemExit(f"{binary} did not start")
             time.sleep(0.01)
+        self._client = redis.Redis(unix_socket_path=str(path))
+
+    def info(self) -> dict[str, Any]:
+        """Its INFO, all sections."""
+        found: dict[str, Any] = self._client.info("all")
+        return found
+
+    def cpu(self) -> float:
+        """CPU seconds that it has used."""
+        found = self._client.info("cpu")
+        return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
+
+    def stop(self) -> None:
+        """End it; its files stay until the block ends."""
+        self._client.close()
+        self._process.terminate()
+        self._process.wait()
 
     def __enter__(self) -> Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def open_backend(url: str) -> RedisBackend:
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def open_backend(url: str, partitions: int | None = None) -> RedisBackend:
     """A backend on a fresh namespace."""
-    backend = RedisBackend(Settings(url=url, namespace=f"bench{uuid.uuid4().hex[:8]}"))
+    backend = RedisBackend(Settings(url=url, namespace=f"bench{uuid.uuid4().hex[:8]}", partitions=partitions))
     await backend.initialize(deadline_us=5_000_000)
     return backend
 

@@ -1,5 +1,5 @@
 #!lua
--- append: events as given, folded and stored: no fence, no advance, no run end
+-- append: events as given, folded and stored: no fence, no advance, no run end; a run that is imported with its plan enters `expand`
 -- KEYS meta hash
 -- KEYS never string
 -- ARGV epoch string
@@ -8,7 +8,7 @@
 -- RETURNS {OK, {event id} each} or {GONE, run} or {REJECTED, why}
 -- EVENTS RunSubmitted WorkflowStarted WorkflowInputValidation WorkflowCompleted WorkflowFailed WorkflowCancelled WorkflowResumed WorkflowRetryStarted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepHeartbeat StepReclaimed StepCheckpoint StepCheckpointFailed LogEntry
 -- @include lib/open
--- @include lib/commit
+-- @include lib/whole
 -- @include lib/once
 local ids = {}
 
@@ -36,9 +36,10 @@ for i = events_from, #ARGV, 6 do
       return { GONE, id }
     end
     run = new_run(id)
-    runs[id] = run
+    runs[id], made[run] = run, true
     runs[#runs + 1] = run
   end
+  run.saved = true -- rollups count what the engine does
   local fields = cmsgpack.unpack(envelope)
   local given, place = tonumber(ARGV[i + 5]), nil
   if given then
@@ -61,13 +62,17 @@ for i = events_from, #ARGV, 6 do
   local reducer = apply[kind]
   if reducer then
     reducer(run, name, fields.ts or at, fields, payload, ms, seq)
-    -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded
-    run.disordered = run.disordered or fields.ts or not LIVE[run.status]
   end
+  if kind ~= 'LogEntry' then
+    -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded; and what lies after the
+    -- end makes the run a stray
+    run.disordered = run.disordered or fields.ts and (reducer or fields.ts > now) or not LIVE[run.status]
+  end
+  run.still = run.still ~= false and not fields.go -- go: imported with its plan
   if kind == 'StepFailed' then
     note_failure(run, fields.ts or at, ms, seq)
   end
 end
 local answer = keep({ OK, ids })
-commit()
+commit(whole(answer))
 return answer

@@ -9,7 +9,7 @@
 -- ARGV lease int                of the claim
 -- ARGV data string              envelope of the event
 -- ARGV payload string           output, or the packed error
--- ARGV how string               '' 
+-- ARGV how string               bucket of the duration (redisflow/model/histogram.py), or ''
 -- RETURNS {code or {CONFLICT, kind}, now}
 -- EVENTS StepCompleted StepScheduled WorkflowCompleted WorkflowFailed
 -- @include lib/open

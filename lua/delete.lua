@@ -59,8 +59,9 @@ if has_failures and #page == last_page and elsewhere == '' then
 end
 gather(removes, index .. STATUS[run.status], run_id)
 gather(removes, prefix .. 'waiters', run_id)
+gather(removes, prefix .. 'strays', run_id)
 -- retention finds the run by `ended`, so that goes last, and only when all else is gone
-if not commit() or not write(nil, 'UNLINK', stream, run.key) or not write(nil, 'ZREM', prefix .. 'ended', run_id) then
+if not commit() or not write('UNLINK', stream, run.key) or not write('ZREM', prefix .. 'ended', run_id) then
   return { MORE }
 end
 return { OK, elsewhere }

@@ -9,7 +9,7 @@
 -- ARGV lease int                of the claim
 -- ARGV data string              envelope of the event
 -- ARGV payload string           output, or the packed error
--- ARGV how string               <reason> <draw 0..1> <delay µs or -> <fatal 0|1>
+-- ARGV how string               <reason> <draw 0..1> <delay µs or -> <fatal 0|1> <bucket of the duration>
 -- RETURNS {code or {CONFLICT, kind}, now}
 -- EVENTS StepFailed StepRetrying StepScheduled WorkflowFailed
 -- @include lib/open

@@ -41,7 +41,7 @@ for first = 1, #members, 1000 do
   end
 end
 local worker_key = prefix .. 'worker:' .. worker
-extra_writes[1] = { 'HSET', worker_key, 'info', info, 'running', #members }
+extra_writes[1] = { 'HSET', worker_key, 'info', info }
 extra_writes[2] = { 'EXPIRE', worker_key, 86400 }
 extra_writes[3] = { 'ZADD', prefix .. 'workers', now, worker }
 commit()

@@ -35,13 +35,14 @@ local function grace_left()
 end
 
 local function worker_of(run, name, lease)
+  local worker = 'unknown'
   for _, entry in ipairs(call('XRANGE', run.key .. ':events', lease, lease)) do
     local f = entry[2]
     if f[2] == 'StepStarted' and f[4] == name then
-      return cmsgpack.unpack(f[6]).wi
+      worker = cmsgpack.unpack(f[6]).wi -- the last: all starts of an imported run share one lease
     end
   end
-  return 'unknown'
+  return worker
 end
 
 local function crash(run, name, worker, crashes)
@@ -52,7 +53,9 @@ local function crash(run, name, worker, crashes)
     local error_text = packed({ name = 'WorkerCrashed', message = message })
     local none = redis.sha1hex('')
     local hashes = { redis.sha1hex('WorkerCrashed'), redis.sha1hex(message), none, none, none }
-    return fail_terminally(run, name, map(4, pair('a', s.attempt) .. pair('d', math.max(0, now - s.ended))
+    local duration = math.max(0, now - s.ended)
+    s.took = format('%d', bucket_of(duration))
+    return fail_terminally(run, name, map(4, pair('a', s.attempt) .. pair('d', duration)
       .. '\161e' .. error_text .. pair('fp', hashes)), error_text, 'worker-crash')
   end
   local tiers = planned and planned.tiers or DEFAULT_TIERS
@@ -88,7 +91,7 @@ if grace == 0 then
       if ok then
         taken[#taken + 1] = what
       else
-        run.dropped = tostring(what)
+        drop(run, what)
       end
     elseif not LIVE[run.was_status] then
       gather(removes, prefix .. 'running', stale[i]) -- an ended run whose members are still being taken away

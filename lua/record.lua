@@ -8,11 +8,11 @@
 -- ARGV step string
 -- ARGV lease int                of the claim
 -- ARGV events_from list         three each: type, envelope, payload
--- RETURNS {OK, now} or {STALE, now} or {RUN_ENDED, now} or {GONE, now}
+-- RETURNS {OK, now} or {STALE, now} or {RUN_ENDED, now} or {GONE, now} or {REJECTED, why}
 -- EVENTS StepCheckpoint StepCheckpointFailed LogEntry
 -- @include lib/open
 -- @include lib/emit
--- @include lib/commit
+-- @include lib/whole
 -- @include lib/once
 -- Last lines may come late: a log needs only that no other lease followed, whereas a checkpoint needs the lease to be alive.
 local function fence(run)
@@ -37,5 +37,5 @@ if code == OK then
   end
 end
 local answer = keep({ code, now })
-commit()
+commit(whole(answer))
 return answer

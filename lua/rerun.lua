@@ -10,10 +10,10 @@
 -- ARGV input string
 -- ARGV lineage string           envelope of WorkflowRerunFromStep
 -- ARGV kept_steps list          steps whose events are copied
--- RETURNS {OK} or {GONE | NOT_ENDED | DUPLICATE | NO_PLAN}
+-- RETURNS {OK} or {GONE | NOT_ENDED | DUPLICATE | NO_PLAN} or {REJECTED, why}
 -- EVENTS RunSubmitted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepReclaimed StepCheckpoint StepCheckpointFailed
 -- @include lib/open
--- @include lib/commit
+-- @include lib/whole
 -- @include lib/advance
 -- @include lib/wake
 -- @include lib/once
@@ -30,17 +30,19 @@ if not plan_of(d.pl) then
   return { NO_PLAN }
 end
 local run = new_run(run_id)
-runs[run_id], runs[#runs + 1] = run, run
+runs[run_id], runs[#runs + 1], made[run] = run, run, true
 submitted(run, d, (emit(run, 'RunSubmitted', '', envelope, input)), input, now, 0)
 emit(run, 'WorkflowRerunFromStep', '', lineage)
 local keeps = {}
 for i = kept_steps, #ARGV do
   keeps[ARGV[i]] = true
 end
+local types = types_of(run)
 for _, event in ipairs(stream_events(parent)) do
   local kind, name, at, fields, payload = event[1], event[2], event[3], event[4], event[5]
   if keeps[name] and kind ~= 'LogEntry' and kind ~= 'StepHeartbeat' then
     local _, seq = emit(run, kind, name, fields.ts and event[9] or widen(event[9], 1, pair('ts', at)), payload)
+    types[kind] = (types[kind] or 0) - 1 -- a copy counts for nothing in the rollups: it was counted when it happened
     if apply[kind] then
       apply[kind](run, name, at, fields, payload, now, seq)
     end
@@ -63,6 +65,6 @@ for _, name in ipairs(names) do
   end
 end
 local answer = keep({ OK })
-commit()
+commit(whole(answer))
 notify()
 return answer

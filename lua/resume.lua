@@ -5,11 +5,11 @@
 -- ARGV epoch string
 -- ARGV request string
 -- ARGV run_id string
--- RETURNS {OK, completed steps, steps left} or {GONE | RUN_ENDED, status letter}
+-- RETURNS {OK, completed steps, steps left} or {GONE | RUN_ENDED, status letter} or {REJECTED, why}
 -- EVENTS WorkflowResumed
 -- @include lib/open
 -- @include lib/emit
--- @include lib/commit
+-- @include lib/whole
 -- @include lib/once
 local run = load_run(run_id, '')
 if not run then
@@ -21,5 +21,5 @@ emit(run, 'WorkflowResumed', '', map(4, pair('pl', run.number) .. pair('oi', run
   .. pair('pn', run.open)))
 run.expand = run.plan and true or nil
 local answer = keep({ OK, run.done, run.open })
-commit()
+commit(whole(answer))
 return answer

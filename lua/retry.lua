@@ -6,7 +6,7 @@
 -- ARGV request string
 -- ARGV run_id string
 -- ARGV reason string            packed pair, or ''
--- RETURNS {OK, steps scheduled} or {GONE | NOT_ENDED | RUN_ENDED, status letter} or {NO_PLAN} or {MORE}; MORE: call again
+-- RETURNS {OK, steps scheduled} or {GONE | NOT_ENDED | RUN_ENDED, status letter} or {NO_PLAN} or {REJECTED, why} or {MORE}; MORE: call again
 -- EVENTS WorkflowRetryStarted StepScheduled
 -- @include lib/open
 -- @include lib/commit
@@ -43,6 +43,10 @@ for _, name in ipairs(retried) do
   schedule(run, name, run.steps[name].attempt > 0 and 'r' or 'd', run.steps[name].attempt + 1, 0)
 end
 local answer = keep({ OK, #retried })
-commit()
+commit(function()
+  if not LIVE[run.status] then
+    answer[1], answer[2] = REJECTED, 'not all could be written: ' .. (run.lost or '')
+  end
+end)
 notify()
 return answer

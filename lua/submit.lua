@@ -47,11 +47,16 @@ end
 
 local replies, k = {}, 0
 local keyed, made = {}, {}
+local unpacked = {} -- runs of one call mostly have the same envelope
 for i = runs_from, #ARGV, 3 do
   local id, envelope, input = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local d = cmsgpack.unpack(envelope)
-  if not plan_of(d.pl) then
-    return { NO_PLAN, d.pl }
+  local d = unpacked[envelope]
+  if not d then
+    d = cmsgpack.unpack(envelope)
+    unpacked[envelope] = d
+    if not plan_of(d.pl) then
+      return { NO_PLAN, d.pl }
+    end
   end
   local key = d.ih and not d.ix and prefix .. 'idempotency:' .. d.ih -- ix: the record is in another partition
   local first, exists = keyed[key or ''], true

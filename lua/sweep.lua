@@ -26,10 +26,11 @@ for _, member in ipairs(late) do
   local id = match(member, '^run:(.*)$')
   local run = id and load_run(id, '')
   if run and LIVE[run.status] then
-    if pcall(time_out, run) then
+    local ok, why = pcall(time_out, run)
+    if ok then
       timed_out[#timed_out + 1] = id
     else
-      run.dropped = true
+      drop(run, why)
     end
   elseif id then
     gather(removes, prefix .. 'deadlines', member)

@@ -47,15 +47,25 @@ if record then
 end
 
 local answers, answered = {}, 0
-for i = outcomes, #ARGV, 7 do
-  local id = ARGV[i]
-  local ok, answer = pcall(settle, id, ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
-  answered = answered + 1
-  answers[answered] = ok and answer or OK
-  if not ok then
-    runs[id] = runs[id] or new_run(id)
-    runs[id].dropped = tostring(answer)
+do
+  local outcome, last = outcomes, #ARGV -- the one in hand
+  local function settle_all()
+    while outcome <= last do
+      local id, name, lease, kind, data, payload, how = unpack(ARGV, outcome, outcome + 6)
+      answers[answered + 1] = settle(id, name, tonumber(lease), kind, data, payload, how)
+      answered, outcome = answered + 1, outcome + 7
+    end
   end
+  repeat
+    local ok, why = pcall(settle_all)
+    if not ok then -- what the outcome in hand did is dropped with its run; the others go on
+      local id = ARGV[outcome]
+      runs[id] = runs[id] or new_run(id)
+      drop(runs[id], why)
+      answers[answered + 1] = OK
+      answered, outcome = answered + 1, outcome + 7
+    end
+  until ok
 end
 expand_one()
 
@@ -63,54 +73,62 @@ local serves = {}
 for queue in string.gmatch(queues, '[^,]+') do
   serves[queue] = true
 end
-local claims, claims_text = {}, {}
-body = body .. '\162sl'
-local next_due, more = nil, false
-local function take(run, name)
-  local k = #claims
-  local ok, claimed = pcall(start_step, run, name, body, 3, sub(slots, 3 * k + 1, 3 * k + 3))
-  if not ok then
-    run.dropped = tostring(claimed)
-    return false
-  end
-  claims[k + 1] = claimed
-  return true
-end
+local claims, next_due, more = {}, nil, false
 if want > 0 then
-  local due
+  local in_hand, due
+  local pairs_text = body .. '\162sl'
+  local function take(run, name)
+    in_hand = run
+    local k = #claims
+    claims[k + 1] = start_step(run, name, pairs_text, 3, sub(slots, 3 * k + 1, 3 * k + 3))
+    in_hand = nil
+  end
+  local function take_all()
+    more = take_due(due, want - #claims, take)
+    for _, entry in ipairs(fresh) do
+      local run, name = entry[1], entry[2]
+      if #claims >= want then
+        break
+      end
+      if not run.dropped and LIVE[run.status] and run.steps[name].status == 's' and run.steps[name].available <= now + run.seq
+        and (serves['*'] or serves[queue_of(run, name)]) then
+        take(run, name)
+      end
+    end
+  end
   due, next_due = due_levels(serves)
-  local taken
-  taken, more = take_due(due, want, take)
+  repeat -- what was taken before a claim raised is no longer scheduled, so the next round passes it by
+    local ok, why = pcall(take_all)
+    if not ok then
+      drop(in_hand or error(why, 0), why)
+      in_hand = nil
+    end
+  until ok
   if torn then
     return { TORN }
-  end
-  for _, entry in ipairs(fresh) do
-    local run, name = entry[1], entry[2]
-    if #claims >= want then
-      break
-    end
-    if not run.dropped and LIVE[run.status] and run.steps[name].status == 's' and run.steps[name].available <= now + run.seq
-      and (serves['*'] or serves[queue_of(run, name)]) then
-      take(run, name)
-    end
   end
 end
 
 more = want > 0 and (more or #claims >= want)
 
--- a run that was dropped takes all outcomes and claims of this call with it, those before the one that raised too
-for index = 1, answered do
-  local run = runs[ARGV[outcomes + 7 * (index - 1)]]
-  if run and run.dropped then
-    answers[index] = { REJECTED, run.dropped }
+local kept = claims
+if any_dropped then -- with all its outcomes and claims of this call, those before the one that raised too
+  for index = 1, answered do
+    local run = runs[ARGV[outcomes + 7 * (index - 1)]]
+    if run and run.dropped then
+      answers[index] = { REJECTED, run.dropped }
+    end
+  end
+  kept = {}
+  for _, claimed in ipairs(claims) do
+    if not runs[claimed[1]].dropped then
+      kept[#kept + 1] = claimed
+    end
   end
 end
-local kept = {}
-for _, claimed in ipairs(claims) do
-  if not runs[claimed[1]].dropped then
-    kept[#kept + 1] = claimed
-    claims_text[#kept] = runs[claimed[1]].steps[claimed[2]].member or claimed[1] .. '|' .. claimed[2]
-  end
+local claims_text = {}
+for k, claimed in ipairs(kept) do
+  claims_text[k] = claimed[1] .. '|' .. claimed[2]
 end
 extra_writes[1] = { 'HSET', worker_key, lane,
   format('%d %s\n', seq, now_text) .. (#answers > 0 and cjson.encode(answers) or '[]') .. '\n' .. table.concat(claims_text, '\n') }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         DefinitionError,
         InvalidArgument,
         InvalidInput,
+        NotReplicated,
         PayloadTooLarge,
         RedisflowError,
         ResultTimeout,
@@ -51,8 +52,8 @@ _DEFINE = (
     "Fatal", "From", "Resource", "Retry", "RetryAfter", "Skip", "StepContext", "Task", "Use", "Workflow", "resource", "task",
 )  # fmt: skip
 _ERRORS = (
-    "DefinitionError", "InvalidArgument", "InvalidInput", "PayloadTooLarge", "RedisflowError", "ResultTimeout",
-    "RunCancelled", "RunExists", "RunFailed", "RunNotFound", "ServerUnavailable", "UsageError", "WorkflowNotFound",
+    "DefinitionError", "InvalidArgument", "InvalidInput", "NotReplicated", "PayloadTooLarge", "RedisflowError",
+    "ResultTimeout", "RunCancelled", "RunExists", "RunFailed", "RunNotFound", "ServerUnavailable", "UsageError", "WorkflowNotFound",
 )  # fmt: skip
 _HOMES = {
     **dict.fromkeys(("Client", "Run", "Submission"), "redisflow.client"),
@@ -87,6 +88,7 @@ __all__ = [
     "From",
     "InvalidArgument",
     "InvalidInput",
+    "NotReplicated",
     "PayloadTooLarge",
     "Reclaimer",
     "RedisflowError",

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-import jsonschema
-
+from redisflow import tracing
+from redisflow.backend.coalescer import Coalescer
+from redisflow.backend.drafts import json_text
+from redisflow.backend.inputs import check_input
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.types import CancelResult, SubmitResult
 from redisflow.backend.types import Submission as BackendSubmission
@@ -27,7 +29,6 @@ from redisflow.define import Task, Workflow
 from redisflow.embedded import EmbeddedServer, attach
 from redisflow.model.errors import (
     InvalidArgument,
-    InvalidInput,
     ResultTimeout,
     RunCancelled,
     RunFailed,
@@ -112,17 +113,22 @@ class Client:
         url: server; default: REDISFLOW_URL, else the embedded server that runs in this folder.
         namespace: default: REDISFLOW_NAMESPACE, else `redisflow`.
         settings: all settings at once, in place of the environment.
+        durability: `acknowledged` (default): a submit returns when the primary has the runs; `replicated`: when at least one
+            replica has them too, else it raises `NotReplicated`.
     """
 
     def __init__(
-        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
-    ) -> None:
+        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None,
+        durability: Literal["acknowledged", "replicated"] | None = None,
+    ) -> None:  # fmt: skip
+        if durability not in (None, "acknowledged", "replicated"):
+            raise InvalidArgument("durability", durability, "acknowledged or replicated")
         given = settings or Settings()
-        update = {"url": url, "namespace": namespace}
+        update = {"url": url, "namespace": namespace, "durability": durability}
         self.settings = given.model_copy(update={name: value for name, value in update.items() if value is not None})
         self._embedded: EmbeddedServer | None = None
         self._backend: RedisBackend | None = None
-        self._schemas: dict[str, Any] = {}
+        self._coalescer: Coalescer | None = None
         self._plans: dict[str, Plan] = {}
         self._registered: set[str] = set()
 
@@ -160,12 +166,12 @@ class Client:
         except BaseException:
             self._release()
             raise
-        self._backend = backend
+        self._backend, self._coalescer = backend, Coalescer(backend)
         return self
 
     async def close(self) -> None:
         """Release every connection."""
-        backend, self._backend = self._backend, None
+        backend, self._backend, self._coalescer = self._backend, None, None
         if backend is not None:
             await backend.close()
         self._release()
@@ -212,6 +218,7 @@ class Client:
 
         Raises:
             WorkflowNotFound, InvalidInput, InvalidArgument, PayloadTooLarge, RunExists: nothing was written.
+            NotReplicated: as `submit_many`.
         """
         runs: list[Run[Any]] = await self.submit_many(workflow, [Submission(input, **options)])
         return runs[0]
@@ -227,6 +234,7 @@ class Client:
 
         Raises:
             InvalidInput, InvalidArgument, PayloadTooLarge: one item is wrong; nothing was written.
+            NotReplicated: with `durability="replicated"`, no replica confirmed the runs in time; it says whether they are stored.
         """
         flow: Workflow[Any, Any] | None = None
         if isinstance(workflow, str):
@@ -237,49 +245,46 @@ class Client:
             if plan.version not in self._registered:
                 await self.backend.register_plan(plan, location=flow.location)
                 self._registered.add(plan.version)
-        specs = []
-        for item in inputs:
-            submission = item if isinstance(item, Submission) else Submission(item)
-            specs.append(self._spec(plan, flow, submission))
-        results: list[SubmitResult] = await self.backend.submit(plan, specs)
+        with tracing.submitting(plan.slug) as span:
+            context = {} if span is None else tracing.carrier()
+            specs = []
+            for item in inputs:
+                submission = item if isinstance(item, Submission) else Submission(item)
+                specs.append(self._spec(plan, flow, submission, context))
+            results = await self._submit_specs(plan, specs)
+            if span is not None:
+                tracing.submitted(span, [result.run_id for result in results])
+        if self.settings.durability == "replicated":
+            run_ids = [result.run_id for result in results]
+            await self.backend.confirm_replicated(run_ids, timeout_us=self.settings.replication_timeout)
         return [Run(result.run_id, result.is_new, self, flow) for result in results]
 
-    def _spec(self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any]) -> BackendSubmission:
+    async def _submit_specs(self, plan: Plan, specs: list[BackendSubmission]) -> list[SubmitResult]:
+        if len(specs) == 1 and self._coalescer is not None:
+            return [await self._coalescer.submit(plan, specs[0])]
+        return await self.backend.submit(plan, specs)
+
+    def _spec(
+        self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any], context: dict[str, str]
+    ) -> BackendSubmission:
         if flow is not None:
             value = flow.validate_input(item.input)
             text = None if value is None and item.input is None and not plan.input_required else encode_payload(
                 value, what=f"the input of {plan.slug!r}", limit=self.settings.max_payload_bytes
             )  # fmt: skip
         else:
-            text = None if item.input is None else encode_payload(item.input, what="the input")
-            self._check_schema(plan, text)
+            text = None if item.input is None else json_text("input", item.input)
+            check_input(plan, text)
         return BackendSubmission(
             input=text, run_id=item.run_id, available_at_us=_time(item.at),
             delay_us=None if item.delay is None else _duration("delay", item.delay), priority=item.priority,
             timeout_us=None if item.timeout is None else _duration("timeout", item.timeout),
-            idempotency_key=item.key, tags=item.tags, metadata=item.metadata,
+            idempotency_key=item.key, tags=item.tags,
+            metadata={**context, **(item.metadata or {})} if context else item.metadata,
         )  # fmt: skip
 
     async def _plan_of(self, slug: str) -> Plan:
         return await self.backend.registered_plan(slug)
-
-    def _check_schema(self, plan: Plan, text: str | None) -> None:
-        if plan.input_schema is None:
-            return
-        if text is None:
-            if plan.input_required:
-                raise InvalidInput(f"input of workflow {plan.slug!r}", [("$", "is required")])
-            return
-        validator = self._schemas.get(plan.version)
-        if validator is None:
-            validator = jsonschema.Draft202012Validator(plan.input_schema)
-            self._schemas[plan.version] = validator
-        problems = [
-            (".".join(str(part) for part in error.absolute_path) or "$", error.message)
-            for error in validator.iter_errors(decode_payload(text))
-        ]
-        if problems:
-            raise InvalidInput(f"input of workflow {plan.slug!r}", sorted(problems))
 
     def run(self, run_id: str) -> Run[Any]:
         """A run by its id; nothing is looked up."""
@@ -366,7 +371,7 @@ class Client:
             input: a new input; None keeps the old one.
 
         Raises:
-            RunNotFound, StepNotFound, TransitionRefused: nothing was written.
+            RunNotFound, StepNotFound, TransitionRefused, InvalidInput: nothing was written.
         """
         return Run(await self.backend.rerun_from(run_id, from_step, input), True, self, None)
 

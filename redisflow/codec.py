@@ -108,7 +108,8 @@ _REASON_NAMES = {code: name for name, code in _REASONS.items()}
 _HASHES = ("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash")
 _OUTER = frozenset({"eventId", "timestampUs", "workflowSlug", "runId", "category", "stepId", "type"})
 # Fields of our own: pl plan number, wf slug where there is no plan, dl delay in µs, ts given time, sv saved (no transition of the
-# engine), ih hash of the idempotency key (ix: whose record is in another partition), un first release for lack of code.
+# engine), ih hash of the idempotency key (ix: whose record is in another partition), un first release for lack of code, go imported
+# with its plan, tc traceparent of a failed attempt.
 
 STEP_EVENT = "step"
 WORKFLOW_EVENT = "workflow"
@@ -181,7 +182,7 @@ def decode_event(
     delay = fields.pop("dl", None)
     plan_number = fields.pop("pl", None)
     saved = fields.pop("sv", None)
-    for own in ("wf", "ih", "ix", "un"):
+    for own in ("wf", "ih", "ix", "un", "go", "tc"):
         fields.pop(own, None)
     for code, value in fields.items():
         wire[_NAMES.get(code, code)] = value

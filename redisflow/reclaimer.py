@@ -1,7 +1,8 @@
 """The reclaimer: a sidecar that takes steps back from dead workers, ends runs past their deadline, and deletes old ones.
 
-Any number may run side by side: every round is one script a partition. It keeps no state of its own; the time of the last round
-stands with the partition, so that after an outage of Redis nobody is reclaimed until the living have had time to say so.
+Any number may run side by side: every round is one script a partition, and each partition has rounds of its own, so that a silent
+node of a Cluster holds up no other. It keeps no state; the time of the last round stands with the partition, so that after an
+outage of Redis nobody is reclaimed until the living have had time to say so.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import socket
 from typing import Any
 
 from redisflow.backend.redis import RedisBackend
-from redisflow.model.errors import NamespaceLost, RedisflowError, ServerUnavailable
+from redisflow.model.errors import NamespaceLost, RedisflowError
 
 log = logging.getLogger("redisflow.reclaimer")
+LAST_ROUND = 2.0  # seconds that rounds under way get to end when it stops; each is whole or not at all
 
 
 class Reclaimer:
@@ -44,14 +46,31 @@ class Reclaimer:
             "reclaimer %s: stale after %.1f s, a round every %.1f s",
             self.name, settings.stale_after / 1e6, settings.reclaim_interval / 1e6,
         )  # fmt: skip
+        loops = [asyncio.create_task(self._look_after(partition)) for partition in range(len(self._backend.partitions))]
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(loops, timeout=LAST_ROUND if self._stopping.is_set() else 0)
+            for loop in loops:
+                if loop.done():
+                    loop.result()
+        finally:
+            for task in (stopped, *loops):
+                task.cancel()
+            await asyncio.gather(stopped, *loops, return_exceptions=True)
+
+    async def _look_after(self, partition: int) -> None:
+        """Rounds over one partition until `stop` is called."""
         while not self._stopping.is_set():
+            more = False
             try:
-                wait = await self.run_once()
-            except ServerUnavailable as error:
-                log.warning("%s", error)
-                wait = 1.0
+                more = await self._round(partition)
+            except NamespaceLost:
+                raise
+            except RedisflowError as error:
+                log.warning("a partition could not be looked after: %s", error)
             try:
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(0.0 if more else self._backend.settings.reclaim_interval / 1e6):
                     await self._stopping.wait()
             except TimeoutError:
                 continue

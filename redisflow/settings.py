@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -99,9 +99,17 @@ class Settings(BaseSettings):
     """Largest input, output or checkpoint, as JSON text."""
     retry_deadline: Micros = _span("2m")
     """How long a call rides out an unreachable, loading or read-only server before it gives up."""
+    durability: Literal["acknowledged", "replicated"] = "acknowledged"
+    """When a submit returns: `acknowledged` by the primary, or `replicated` to at least one replica too (WAIT)."""
+    replication_timeout: Micros = _span("1s")
+    """How long a replicated submit waits for the replica before it says that it is not confirmed."""
     step_removed_after: Micros = _span("1h")
     """How long a step whose code no worker has is handed back before it fails as `step-removed`."""
     home: Path = Path(".redisflow")
     """Folder of the embedded server and of the spool files."""
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+    """Port of `/metrics` of a worker or reclaimer; 0 takes a free one. None: no metrics."""
+    metrics_host: str = "127.0.0.1"
+    """Address that `/metrics` listens on."""
     log_format: str = Field("text", pattern="^(text|json)$")
     """Form of log lines: `text` or `json`."""

@@ -18,7 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from redisflow import client as asynchronous
 from redisflow.backend.types import CancelResult
@@ -103,9 +103,12 @@ class Client:
     """Blocking client of one namespace; thread- and fork-safe. Arguments as `redisflow.Client`."""
 
     def __init__(
-        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
-    ) -> None:
-        self._arguments: dict[str, Any] = {"url": url, "namespace": namespace, "settings": settings}
+        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None,
+        durability: Literal["acknowledged", "replicated"] | None = None,
+    ) -> None:  # fmt: skip
+        self._arguments: dict[str, Any] = {
+            "url": url, "namespace": namespace, "settings": settings, "durability": durability,
+        }  # fmt: skip
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._thread: _LoopThread | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,14 +14,20 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis as redis_sync
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.verify import Verifier
 from redisflow.client import Client
 from redisflow.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.clusters import TestCluster
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -39,7 +46,11 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self, *options: str, binary: str | None = None, folder: Path | None = None, tcp: bool = False) -> None:
+    def __init__(
+        self, *options: str, binary: str | None = None, folder: Path | None = None, tcp: bool = False,
+        environment: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.environment = environment
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-"))
         self.socket = self.folder / "redis.sock"
         self.port = free_port() if tcp else 0
@@ -58,13 +69,19 @@ class TestServer:
             "--dir", str(self.folder), "--stream-node-max-bytes", "1024", *self.options,
         ]  # fmt: skip
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            environment = {**os.environ, **(self.environment or {})}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         client = self.client()
         until(lambda: _answers(client), 20)
         client.close()
 
     def client(self) -> redis_sync.Redis:
-        return redis_sync.Redis(unix_socket_path=str(self.socket))
+        return redis_sync.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
+
+    @property
+    def alive(self) -> bool:
+        """It was not killed."""
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         assert self.process is not None
@@ -86,11 +103,17 @@ def _answers(client: redis_sync.Redis) -> bool:
 
 
 def free_port() -> int:
-    import socket
+    """A loopback port for a server of this process alone.
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    It stays bound, though nobody listens, until the process ends: so the kernel gives it to no other test process
+    and to no outgoing connection. Only who sets SO_REUSEADDR, as servers do, can listen on it.
+    """
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
 
 
 def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
@@ -133,6 +156,16 @@ def cluster_server() -> Iterator[TestServer]:
     running.close()
 
 
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[TestCluster]:
+    """A Cluster of three primaries."""
+    from tests.clusters import TestCluster
+
+    running = TestCluster()
+    yield running
+    running.close()
+
+
 @pytest.fixture
 def settings(server: TestServer) -> Settings:
     return Settings(url=server.url, namespace=f"t{uuid.uuid4().hex[:10]}", retry_deadline="20s", drain_timeout="5s")
@@ -166,7 +199,7 @@ async def assert_consistent(backend: RedisBackend) -> None:
 
 async def assert_known_keys(backend: RedisBackend) -> None:
     """Every key belongs to a run or a registry, or has a TTL."""
-    registries = {"meta", "levels", "running", "deadlines", "ended", "expand", "failures", "plans", "workers"}
+    registries = {"meta", "levels", "running", "deadlines", "ended", "expand", "failures", "strays", "plans", "workers"}
     groups = ("run:", "scheduled:", "runs:", "plan:", "idempotency:", "stats:", "errors:", "error:")
     for keys in backend.partitions:
         async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000):

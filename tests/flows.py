@@ -191,11 +191,11 @@ def completed(run_id: str, name: str, lease: int, attempt: int = 1, output: str 
 
 
 async def snapshot(backend: RedisBackend) -> dict[bytes, bytes]:
-    """Every key as Redis dumps it, save what each call may touch: the clock, and kept replies."""
+    """Every key as Redis dumps it, save what each call may touch: the clock, kept replies, and counters of the minute."""
     found: dict[bytes, bytes] = {}
     for keys in backend.partitions:
         async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000):
             name = key.decode()[len(keys.prefix) :]
-            if name != "meta" and not name.startswith(("once:", "probe")):
+            if name != "meta" and not name.startswith(("once:", "probe", "stats:")):
                 found[key] = await backend.client.dump(key)
     return found

@@ -43,13 +43,15 @@ local function clear_members(run)
   end
 end
 
+local FIRST = pair('w', 1)
 local RUN_END = { WorkflowCompleted = 'c', WorkflowFailed = 'f', WorkflowCancelled = 'x' }
 
 local function end_run(run, kind, count, pairs_text)
   local at = now + run.seq
-  pairs_text = pair('w', run.attempt) .. pair('d', math.max(0, at - run.created)) .. pairs_text
-  local ended = emit(run, kind, '', map(count + 2, pairs_text))
-  run_ended(run, ended, RUN_END[kind])
+  local took = at > run.created and at - run.created or 0
+  emit(run, kind, '', char(0x82 + count) .. (run.attempt == 1 and FIRST or pair('w', run.attempt)) .. '\161d' .. packed(took) .. pairs_text)
+  run.took = took
+  run_ended(run, at, RUN_END[kind])
   clear_members(run)
 end
 
@@ -87,7 +89,11 @@ local function conclude(run)
   elseif run.failed and run.active == 0 and (run.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
     fail_run(run)
   elseif run.open == 0 then
-    end_run(run, 'WorkflowCompleted', 1, pair('n', run.plan and run.plan.n or math.max(1, run.done)))
+    local plan = run.plan
+    if plan and not plan.counted then
+      plan.counted = pair('n', plan.n)
+    end
+    end_run(run, 'WorkflowCompleted', 1, plan and plan.counted or pair('n', math.max(1, run.done)))
   end
 end
 
@@ -100,6 +106,10 @@ local function cascade(run, name, from)
 end
 
 local function advance(run, name)
+  local done = plan_step(run.plan, name)
+  if not done or #done.next == 0 then
+    return conclude(run)
+  end
   local ended, i = { name }, 1
   while ended[i] and LIVE[run.status] do
     local from = ended[i]

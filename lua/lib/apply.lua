@@ -68,6 +68,10 @@ local function scheduled(run, name, s, attempt, available, level, since)
     set_field(run, 'u:' .. name, format('%d', since))
   end
   s.level = level and math.max(-100, math.min(100, level)) or run.priority
+  if s.status == 'f' and run.failed then -- only in a copied past: a retry of the run has cleared it before
+    run.failed, run.first_failure = false, nil
+    set_field(run, 'f', '')
+  end
   move(run, name, s, 's')
 end
 
@@ -132,7 +136,7 @@ local function submitted(run, d, at, payload, ms, seq)
 end
 
 local function run_started(run, at, slug)
-  if run.status == '-' then -- a history without its submission
+  if slug and run.number == 0 and not run.slug then -- a history without its submission, whatever came before by time
     run.slug, run.created = slug, at
     set_field(run, 'w', slug)
   end

@@ -21,7 +21,10 @@ local function payload_of(run, stored)
 end
 
 local function claim_outputs(run, planned, claimed)
-  local fields = {}
+  local fields, fresh = {}, {} -- fresh: outputs of this call
+  for i = 3, run.fields and run.field_count or 0, 2 do
+    fresh[run.fields[i]] = run.fields[i + 1]
+  end
   for i, dependency in ipairs(planned.deps) do
     fields[i] = 'o:' .. dependency
   end
@@ -29,7 +32,7 @@ local function claim_outputs(run, planned, claimed)
     local stored = call('HMGET', run.key, unpack(fields, first, math.min(first + 999, #fields)))
     for k = 1, math.min(1000, #fields - first + 1) do
       local dependency = planned.deps[first + k - 1]
-      local text = run.set and run.set['o:' .. dependency] or stored[k]
+      local text = fresh['o:' .. dependency] or stored[k]
       local other = run.steps[dependency]
       if text and not (other and other.status ~= 'c') then
         claimed[#claimed + 1] = dependency
@@ -69,7 +72,10 @@ local function start_step(run, name, worker_pairs, worker_count, slot_pairs)
       planned.start = head
     end
   end
-  emit(run, 'StepStarted', name, head .. worker_pairs .. (slot_pairs or ''))
+  local at = emit(run, 'StepStarted', name, head .. worker_pairs .. (slot_pairs or ''))
+  if s.available then
+    s.waited = math.max(0, at - s.available)
+  end
   started(run, name, s, attempt, now)
   local input = run.input and (payload_of(run, run.input) or run.input) or ''
   local claimed = { run.id, name, run.number, attempt, input }
@@ -103,7 +109,7 @@ local function due_levels(serves)
   return due, next_due
 end
 
--- calls take(run, step) for queue members until `want` are taken; true where due members may be left
+-- calls take(run, step) for queue members until `want` are taken; answers whether due members may be left
 local function take_due(due, want, take)
   local taken = 0
   for _, level in ipairs(due) do
@@ -117,14 +123,13 @@ local function take_due(due, want, take)
         local run = load_run(sub(member, 1, bar - 1), name)
         if not run then
           torn = true
-          return taken, true
+          return true
         end
         if not run.dropped then
           if LIVE[run.status] and run.steps[name].status == 's' then
             run.steps[name].member = member
-            if take(run, name) then
-              taken = taken + 1
-            end
+            take(run, name)
+            taken = taken + 1
           elseif not LIVE[run.was_status] then
             -- an ended run whose members are still being taken away
             gather(removes, touch_queue(level.queue, level.level), member)
@@ -133,9 +138,9 @@ local function take_due(due, want, take)
       end
       offset = offset + #members
       if taken >= want then
-        return taken, true
+        return true
       end
     until #members < ask
   end
-  return taken, false
+  return false
 end

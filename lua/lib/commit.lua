@@ -2,6 +2,7 @@
 -- the run as loaded and the run as it is now, gathered over all runs into one call a key. Redis rolls nothing back, so a write that
 -- raises does not stop the others: its run is folded anew from its stream, which is the truth.
 -- @include lib/refold
+-- @include lib/rollup
 local STATUS = { p = 'pending', r = 'running', c = 'completed', f = 'failed', x = 'cancelled' }
 local adds, removes, level_of = {}, {}, {}
 local counts, soonest = {}, {} -- of each queue: steps that became due, and the earliest time of what was scheduled
@@ -10,7 +11,7 @@ local records = {} -- idempotency records to set
 local kept_key, kept_answer -- of lib/once: the reply for a repeat of this call
 local running_key, ended_key = prefix .. 'running', prefix .. 'ended'
 local index_keys, queue_keys = {}, {}
-local write_errors
+local broken
 
 -- scores go as text: Redis formats a number argument with %.17g, at six times the cost
 local function score_text(score)
@@ -31,7 +32,8 @@ local function gather(into, key, a, b)
   end
 end
 
-local function index_key(slug, status)
+-- keys of a workflow's indexes by status
+local function index_of(slug)
   local keys = index_keys[slug]
   if not keys then
     keys = {}
@@ -40,7 +42,7 @@ local function index_key(slug, status)
     end
     index_keys[slug] = keys
   end
-  return keys[status]
+  return keys
 end
 
 -- the key of a queue's level that is about to be written: its score in `levels` is looked at again
@@ -62,6 +64,12 @@ end
 
 local function diff_step(run, name, s, was_live, live)
   local member = s.member -- as a claim read it
+  if s.waited then
+    count_bucket('w', bucket_of(s.waited))
+  end
+  if s.took then
+    count_bucket('s', s.took)
+  end
   local was, is = was_live and s.was, live and s.status
   if was == 's' and (is ~= 's' or s.was_level ~= s.level) then
     member = member or run.id .. '|' .. name
@@ -70,7 +78,7 @@ local function diff_step(run, name, s, was_live, live)
     member = member or run.id .. '|' .. name
     gather(removes, running_key, member)
   end
-  if is == 's' and s.available then
+  if is == 's' and s.available ~= s.was_available then
     local queue = queue_of(run, name)
     gather(adds, touch_queue(queue, s.level), score_text(s.available), member or run.id .. '|' .. name)
     local first = soonest[queue]
@@ -89,13 +97,16 @@ local function diff_run(run)
   local status, was_status = run.status, run.was_status
   local was_live, live = LIVE[was_status], LIVE[status]
   if was_status ~= status then
-    local slug = slug_of(run)
+    local index = index_of(slug_of(run))
     if was_status then
-      gather(removes, index_key(slug, was_status), run.id)
+      gather(removes, index[was_status], run.id)
     end
-    gather(adds, index_key(slug, status), score_text(run.created), run.id)
+    gather(adds, index[status], score_text(run.created), run.id)
     if not live then
       ended_runs[#ended_runs + 1] = run.id
+      if run.took then
+        count_bucket('r', bucket_of(run.took))
+      end
       if run.timeout > 0 then
         gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
       end
@@ -128,96 +139,102 @@ local function diff_run(run)
   end
   local stopped = was_live and not live
   for name, s in pairs(run.steps) do
-    if s.dirty or stopped then
+    if s.dirty then
+      set_field(run, 's:' .. name, step_text(s))
+      diff_step(run, name, s, was_live, live)
+    elseif stopped then
       diff_step(run, name, s, was_live, live)
     end
   end
 end
 
-local function failed_write(run, reply)
-  if type(reply) == 'table' and reply.err then
-    write_errors = write_errors or {}
-    write_errors[run or 'all'] = reply.err
-    return true
-  end
+-- what could not be written: runs, or 'all' for what belongs to no single one
+local function note_broken(what)
+  broken = broken or {}
+  broken[what] = true
 end
 
-local function write(run, ...)
+local function write(...)
   local reply = pcall_write(...)
-  return not failed_write(run, reply) and reply
+  if type(reply) == 'table' and reply.err then
+    note_broken('all')
+    return false
+  end
+  return reply
 end
 
 local function write_hash(run)
-  local fields, n = { 'h', header_text(run), false, false, false, false, false, false }, 2 -- room for a step and its output
-  for name, s in pairs(run.steps) do
-    if s.dirty then
-      fields[n + 1], fields[n + 2], n = 's:' .. name, step_text(s), n + 2
-    end
+  local fields, n = run.fields, run.field_count
+  local header = struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active,
+    run.done, run.created, run.started, run.ended, run.timeout)
+  if not fields then
+    call('HSET', run.key, 'h', header)
+    return
   end
-  if run.set then
-    for field, value in pairs(run.set) do
-      fields[n + 1], fields[n + 2], n = field, value, n + 2
-    end
-  end
+  fields[2] = header
   if n <= 3000 then
-    failed_write(run, pcall_write('HSET', run.key, unpack(fields, 1, n)))
+    call('HSET', run.key, unpack(fields, 1, n))
     return
   end
   for first = 1, n, 3000 do
-    write(run, 'HSET', run.key, unpack(fields, first, math.min(first + 2999, n)))
+    call('HSET', run.key, unpack(fields, first, math.min(first + 2999, n)))
   end
 end
 
 local restate
 
+local stored -- the run whose events were all written last
+
+-- raises where a write does
 local function write_run(run)
   local stream, id = run.key .. ':events', next_id
   if run.first_seq then
     id = now_text .. '-' .. run.first_seq -- runs of one submit keep their order by the time of their first event
   end
-  local events, given = run.events, run.given
+  local events, given, types = run.events, run.given, not run.saved and types_of(run)
   for i = 1, run.count, 4 do
-    local reply = pcall_write('XADD', stream, given and given[i] or id, 'type', events[i], 'step', events[i + 1], 'data',
-      events[i + 2], 'payload', events[i + 3])
-    if type(reply) == 'table' and failed_write(run, reply) then
-      return
+    local kind = events[i]
+    call('XADD', stream, given and given[i] or id, 'type', kind, 'step', events[i + 1], 'data', events[i + 2], 'payload', events[i + 3])
+    if types then
+      types[kind] = (types[kind] or 0) + 1
     end
     id = next_id
   end
-  if not run.disordered then
+  stored = run
+  if run.disordered then -- what is folded stands in the order of time, not of arrival
+    restate(run, run.still)
+  else
     write_hash(run)
-  elseif not pcall(restate, run, true) then -- what is folded stands in the order of time, not of arrival
-    failed_write(run, { err = 'the run could not be folded anew' })
   end
 end
 
 local function write_sets()
   for key, members in pairs(removes) do
     for first = 1, members.n, 3000 do
-      write(nil, 'ZREM', key, unpack(members, first, math.min(first + 2999, members.n)))
+      write('ZREM', key, unpack(members, first, math.min(first + 2999, members.n)))
     end
   end
   for key, scored in pairs(adds) do
     for first = 1, scored.n, 3000 do
-      write(nil, 'ZADD', key, unpack(scored, first, math.min(first + 2999, scored.n)))
+      write('ZADD', key, unpack(scored, first, math.min(first + 2999, scored.n)))
     end
   end
   for key, member in pairs(level_of) do
-    local head = write(nil, 'ZRANGE', key, 0, 0, 'WITHSCORES')
+    local head = write('ZRANGE', key, 0, 0, 'WITHSCORES')
     if head and head[2] then
-      write(nil, 'ZADD', prefix .. 'levels', head[2], member)
+      write('ZADD', prefix .. 'levels', head[2], member)
     elseif head then
-      write(nil, 'ZREM', prefix .. 'levels', member)
+      write('ZREM', prefix .. 'levels', member)
     end
   end
   for key, id in pairs(records) do
-    write(nil, 'SET', key, id)
+    write('SET', key, id)
   end
   adds, removes, level_of, queue_keys, records = {}, {}, {}, {}, {}
 end
 
 -- every place that a run may have by what the tables now say, to be taken away before its true places are added
-local function withdraw(run)
+local function withdraw(run, still)
   local slug = slug_of(run)
   for name, s in pairs(run.steps) do
     local queue, member = queue_of(run, name), run.id .. '|' .. name
@@ -230,41 +247,61 @@ local function withdraw(run)
     end
   end
   for letter in pairs(STATUS) do
-    gather(removes, index_key(slug, letter), run.id)
+    gather(removes, index_of(slug)[letter], run.id)
   end
   for _, tag in ipairs(run.tags or {}) do
     gather(removes, prefix .. 'runs:' .. slug .. ':tag:' .. tag, run.id)
   end
   gather(removes, ended_key, run.id)
+  gather(removes, prefix .. 'strays', run.id)
   gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
-  gather(removes, prefix .. 'expand', run.id)
+  if not still then
+    gather(removes, prefix .. 'expand', run.id)
+  end
+  for i = 2, #(run.failures or {}), 2 do
+    gather(removes, prefix .. 'failures', run.failures[i])
+  end
+  for _, member in ipairs(run.erased or {}) do
+    gather(removes, prefix .. 'failures', member)
+  end
 end
 
 -- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
+-- save what `expand` has in hand
 function restate(run, still)
-  withdraw(run)
+  withdraw(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
     run.dropped = 'its first event could not be written'
+    if run.key_hash then
+      extra_writes[#extra_writes + 1] = { 'DEL', prefix .. 'idempotency:' .. run.key_hash }
+    end
     return
   end
-  withdraw(run)
-  for _, s in pairs(run.steps) do
+  withdraw(run, still)
+  for name, s in pairs(run.steps) do
     s.was, s.dirty = '-', true
+    if s.status == 'r' then -- the living keep their last heartbeat
+      s.beat = tonumber(call('ZSCORE', running_key, run.id .. '|' .. name))
+    end
+  end
+  if run.latest > (LIVE[run.status] and now + run.seq or run.ended) then -- only saved events lie so
+    gather(adds, prefix .. 'strays', score_text(run.latest), run.id)
   end
   run.was_status = false
   run.expand = not still and run.plan and LIVE[run.status] -- what is ready and not scheduled is looked for again, and an end that is missing
   diff_run(run)
-  write(run, 'DEL', run.key)
-  write_hash(run)
+  if not (pcall(call, 'DEL', run.key) and pcall(write_hash, run)) then
+    note_broken(run)
+  end
 end
 
 local function mend()
-  local broken = write_errors
-  write_errors = nil
+  local to_mend = broken
+  broken = nil
   for _, run in ipairs(runs) do
-    if not run.dropped and (broken[run] or broken.all) then
-      restate(run)
+    if not run.dropped and (to_mend[run] or to_mend.all) and not pcall(restate, run, run.still) then
+      note_broken(run)
     end
   end
   write_sets()
@@ -272,38 +309,46 @@ end
 
 -- settle, where given, sees what could not be written before the reply is kept
 local function commit(settle)
-  local high = now
+  local most = 1 -- events of one run
   for _, run in ipairs(runs) do -- still reads: what a diff needs to know of a plan
     if not run.dropped and (run.count > 0 or run.touched) then
       if not run.disordered then
         diff_run(run)
       end
-      high = math.max(high, now + run.seq - 1)
+      if run.seq > most then
+        most = run.seq
+      end
     end
   end
+  local high = now + most - 1
   for _, run in ipairs(runs) do
-    if not run.dropped and run.count > 0 then
-      write_run(run)
+    if run.count > 0 and not run.dropped then
+      local ok, why = pcall(write_run, run)
+      if not ok then
+        note_broken(run)
+        run.lost = stored ~= run and (type(why) == 'table' and why.err or tostring(why))
+      end
     end
   end
   write_sets()
-  local clean = not write_errors
-  if write_errors and (not pcall(mend) or write_errors) then
+  local clean = not broken
+  if broken and (not pcall(mend) or broken) then
     redis.log(redis.LOG_WARNING, 'redisflow: a transition could not be written whole, run `redisflow verify --repair`')
   end
   if skew_moved then
-    write(nil, 'HSET', meta, 'clock', high, 'skew', skew, 'skewed', now)
+    write('HSET', meta, 'clock', high, 'skew', skew, 'skewed', now)
   else
-    write(nil, 'HSET', meta, 'clock', high)
+    write('HSET', meta, 'clock', high)
   end
   for _, command in ipairs(extra_writes) do
-    write(nil, unpack(command))
+    write(unpack(command))
   end
+  write_rollup()
   if settle then
     settle()
   end
   if kept_key then
-    write(nil, 'SET', kept_key, cmsgpack.pack(kept_answer), 'PX', 900000)
+    write('SET', kept_key, cmsgpack.pack(kept_answer), 'PX', 900000)
   end
-  return clean
+  return clean and not broken
 end

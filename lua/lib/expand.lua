@@ -1,81 +1,85 @@
 -- What was too much for one call, some hundred steps at a time: steps ready but not yet scheduled, and members of ended runs.
 -- The score of a run in `expand` is the next chunk of its plan's steps; the run leaves the set when its last chunk is done.
 -- @include lib/advance
-local EXPAND_CHUNKS = 4
-local expanding -- the run in hand, for the caller to drop should it raise
+local expand_one
+do
+  local EXPAND_CHUNKS = 4
+  local expanding -- the run in hand, for the caller to drop should it raise
 
--- a dependency that the step cannot do without was skipped, and the cascade did not reach it
-local function skipped_need(run, name)
-  local planned = plan_step(run.plan, name)
-  if planned then
-    load_steps(run, planned.deps)
-    for i, dependency in ipairs(planned.deps) do
-      if sub(planned.kinds, i, i) == 'r' and run.steps[dependency].status == 'k' then
-        return dependency
+  -- a dependency that the step cannot do without was skipped, and the cascade did not reach it
+  local function skipped_need(run, name)
+    local planned = plan_step(run.plan, name)
+    if planned then
+      load_steps(run, planned.deps)
+      for i, dependency in ipairs(planned.deps) do
+        if sub(planned.kinds, i, i) == 'r' and run.steps[dependency].status == 'k' then
+          return dependency
+        end
       end
     end
   end
-end
 
-local function expand_chunk(run, names)
-  load_steps(run, names)
-  for _, name in ipairs(names) do
-    local s = run.steps[name]
-    if LIVE[run.status] and s.status == 'p' and s.unmet == 0 then
-      schedule(run, name, s.attempt > 0 and 'r' or (plan_step(run.plan, name) or { deps = {} }).deps[1] and 'd' or 'i',
-        s.attempt + 1, run.wait and math.max(0, run.wait - now - run.seq) or 0)
-    elseif LIVE[run.status] and s.status == 'p' then
-      local from = skipped_need(run, name)
-      if from then
-        cascade(run, name, from)
-        advance(run, name)
+  local function expand_chunk(run, names)
+    load_steps(run, names)
+    for _, name in ipairs(names) do
+      local s = run.steps[name]
+      -- failed, but not the run: its retry was recorded, and not that of the step
+      if LIVE[run.status] and (s.status == 'p' or (s.status == 'f' and not run.failed)) and s.unmet == 0 then
+        schedule(run, name, s.attempt > 0 and 'r' or (plan_step(run.plan, name) or { deps = {} }).deps[1] and 'd' or 'i',
+          s.attempt + 1, run.wait and math.max(0, run.wait - now - run.seq) or 0)
+      elseif LIVE[run.status] and s.status == 'p' then
+        local from = skipped_need(run, name)
+        if from then
+          cascade(run, name, from)
+          advance(run, name)
+        end
+      elseif not LIVE[run.status] and (s.status == 's' or s.status == 'r') then
+        local member = run.id .. '|' .. name
+        if s.status == 's' then
+          gather(removes, touch_queue(queue_of(run, name), s.level), member)
+        else
+          gather(removes, prefix .. 'running', member)
+        end
       end
-    elseif not LIVE[run.status] and (s.status == 's' or s.status == 'r') then
-      local member = run.id .. '|' .. name
-      if s.status == 's' then
-        gather(removes, touch_queue(queue_of(run, name), s.level), member)
-      else
-        gather(removes, prefix .. 'running', member)
+    end
+  end
+
+  local function expand_next()
+    local entry = call('ZRANGE', prefix .. 'expand', 0, 0, 'WITHSCORES')
+    if not entry[1] then
+      return
+    end
+    local id, chunk = entry[1], tonumber(entry[2])
+    expanding = id
+    local run = load_run(id, '')
+    if not run or run.expand then
+      if not run then
+        gather(removes, prefix .. 'expand', id)
       end
+      return
     end
+    if LIVE[run.status] then -- roots of a delayed run wait as long as it does
+      local first = call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
+      local d = first and first[2][6] ~= '' and cmsgpack.unpack(first[2][6]) or {}
+      run.wait = d.v or (d.dl and run.created + d.dl) or nil
+    end
+    for _ = 1, EXPAND_CHUNKS do
+      local names = run.plan and plan_chunk(run.plan, chunk) or (chunk == 0 and all_steps(run)) or nil
+      if not names or #names == 0 then
+        gather(removes, prefix .. 'expand', id)
+        run.expanded = true
+        return conclude(run)
+      end
+      expand_chunk(run, names)
+      chunk = chunk + 1
+    end
+    gather(adds, prefix .. 'expand', chunk, id)
   end
-end
 
-local function expand_next()
-  local entry = call('ZRANGE', prefix .. 'expand', 0, 0, 'WITHSCORES')
-  if not entry[1] then
-    return
-  end
-  local id, chunk = entry[1], tonumber(entry[2])
-  expanding = id
-  local run = load_run(id, '')
-  if not run or run.expand then
-    if not run then
-      gather(removes, prefix .. 'expand', id)
+  function expand_one()
+    local ok, why = pcall(expand_next)
+    if not ok and expanding and runs[expanding] then
+      drop(runs[expanding], why)
     end
-    return
-  end
-  if LIVE[run.status] then -- roots of a delayed run wait as long as it does
-    local first = call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
-    local d = first and first[2][6] ~= '' and cmsgpack.unpack(first[2][6]) or {}
-    run.wait = d.v or (d.dl and run.created + d.dl) or nil
-  end
-  for _ = 1, EXPAND_CHUNKS do
-    local names = run.plan and plan_chunk(run.plan, chunk) or (chunk == 0 and all_steps(run)) or nil
-    if not names or #names == 0 then
-      gather(removes, prefix .. 'expand', id)
-      run.expanded = true
-      return conclude(run)
-    end
-    expand_chunk(run, names)
-    chunk = chunk + 1
-  end
-  gather(adds, prefix .. 'expand', chunk, id)
-end
-
-local function expand_one()
-  local ok, why = pcall(expand_next)
-  if not ok and expanding and runs[expanding] then
-    runs[expanding].dropped = tostring(why)
   end
 end

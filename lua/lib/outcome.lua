@@ -1,5 +1,6 @@
 -- One outcome of a running step: the fence, then what happened. Answers with a code of lib/replies.
 -- @include lib/advance
+-- @include lib/rollup
 local function tier_of(tiers, attempt)
   for index, tier in ipairs(tiers) do
     if attempt <= tier[1] or index == #tiers then
@@ -66,10 +67,11 @@ local function retry_step(run, name, data, error_text, reason, tiers, delay)
   schedule(run, name, 'r', attempt + 1, delay, nil, more, more_pairs)
 end
 
--- how: "<reason> <draw> <delay µs or -> <fatal 0|1>"; data: the worker's half of StepFailed; error_text: the packed error
+-- how: "<reason> <draw> <delay µs or -> <fatal 0|1> <bucket of the duration>"; data: the worker's half of StepFailed; error_text: the packed error
 local function fail(run, name, data, error_text, how)
-  local reason, draw, after, fatal = match(how, '^(%S+) (%S+) (%S+) (%d)$')
+  local reason, draw, after, fatal, took = match(how, '^(%S+) (%S+) (%S+) (%d) ?(%-?%d*)$')
   local s, planned = run.steps[name], plan_step(run.plan, name)
+  s.took = took ~= '' and took
   local tiers = planned and planned.tiers or DEFAULT_TIERS
   local total = total_attempts(tiers)
   local index, within = tier_of(tiers, s.failures + 1)
@@ -85,9 +87,11 @@ local function fail(run, name, data, error_text, how)
   retry_step(run, name, data, error_text, reason, tiers, delay)
 end
 
-local function complete(run, name, data, payload)
-  local _, seq = emit(run, 'StepCompleted', name, data, payload)
-  completed(run, name, run.steps[name], payload, now, seq)
+-- took: the bucket of its duration, or ''
+local function complete(run, name, data, payload, took)
+  local s, _, seq = run.steps[name], emit(run, 'StepCompleted', name, data, payload)
+  s.took = took ~= '' and took
+  completed(run, name, s, payload, now, seq)
   advance(run, name)
 end
 
@@ -111,7 +115,9 @@ local function release(run, name, data, how)
     local message = "no worker has had the code of step '" .. name .. "' since it was scheduled"
     local error_text = packed({ name = 'StepRemoved', message = message })
     local hashes = { redis.sha1hex('StepRemoved'), redis.sha1hex(message), redis.sha1hex(''), redis.sha1hex(''), redis.sha1hex('') }
-    local body = map(4, pair('a', s.attempt) .. pair('d', math.max(0, now - s.lease)) .. '\161e' .. error_text .. pair('fp', hashes))
+    local duration = math.max(0, now - s.lease)
+    s.took = format('%d', bucket_of(duration))
+    local body = map(4, pair('a', s.attempt) .. pair('d', duration) .. '\161e' .. error_text .. pair('fp', hashes))
     return fail_terminally(run, name, body, error_text, 'step-removed')
   end
   schedule(run, name, 'r', s.attempt, math.max(1000000, math.min(30000000, age)), since)

@@ -36,7 +36,7 @@ local function refold(run)
       run[key] = fresh[key]
     end
   end
-  run.submitted, run.deadline, run.slug, run.set, run.failures = nil, nil, nil, nil, nil
+  run.submitted, run.deadline, run.slug, run.fields, run.failures = nil, nil, nil, nil, nil
   local events = stream_events(run)
   for _, event in ipairs(events) do -- the submission stands first whatever its time, since it names the plan
     if event[1] == 'RunSubmitted' then
@@ -49,6 +49,7 @@ local function refold(run)
     s.was, s.was_level, s.dirty = old.was, old.was_level, true
     run.steps[name] = s
   end
+  run.latest = 0
   for _, event in ipairs(events) do
     local reducer = apply[event[1]]
     if reducer then
@@ -56,6 +57,9 @@ local function refold(run)
     end
     if event[1] == 'StepFailed' then
       note_failure(run, event[3], event[6], event[7])
+    end
+    if event[1] ~= 'LogEntry' then -- no figure looks at log lines
+      run.latest = math.max(run.latest, event[3])
     end
   end
 end

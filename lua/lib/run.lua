@@ -1,13 +1,14 @@
 -- Runs as Lua tables: the fields of a run's hash, parsed once a call, and what was loaded beside what the fold made of it.
 --
 --   h          header, packed: status, f where a step failed for good, plan, priority, attempt, open, active, done, created, started, ended, timeout
---   s:<step>   step, packed: status, attempt, level, failures, crashes, unmet, lease, ended, kind
+--   s:<step>   step, packed: status, attempt, level, failures, crashes, unmet, lease (of a scheduled step availableAt), ended, kind
 --   o:<step>   output: =<text> or @<event id>        i  input, likewise        w  slug, where there is no plan
 --   f          event id of the failure that came first        u:<step>  since when it is handed back for lack of code
 --
 -- docs/architecture.md says what each part means.
 -- @include lib/plan
 local runs = {}
+local any_dropped = false
 local LIVE = { p = true, r = true }
 local ENDED = { c = true, f = true, k = true }
 local ACTIVE = { s = true, r = true }
@@ -42,21 +43,19 @@ local function parse_run(id, key, text, input, steps)
   }
 end
 
-local function header_text(run)
-  return struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active, run.done, run.created,
-    run.started, run.ended, run.timeout)
-end
-
 local function parse_step(text)
-  local status, attempt, level, failures, crashes, unmet, lease, ended, kind = struct_unpack(STEP, text)
+  local status, attempt, level, failures, crashes, unmet, at, ended, kind = struct_unpack(STEP, text)
+  local available = status == 's' and at
   return {
-    status = status, attempt = attempt, level = level, failures = failures, crashes = crashes, unmet = unmet, lease = lease,
-    ended = ended, kind = kind, was = status, was_level = level, dirty = false,
+    status = status, attempt = attempt, level = level, failures = failures, crashes = crashes, unmet = unmet,
+    lease = available and 0 or at, available = available, ended = ended, kind = kind, was = status, was_level = level,
+    was_available = available, dirty = false,
   }
 end
 
 local function step_text(s)
-  return struct_pack(STEP, s.status, s.attempt, s.level, s.failures, s.crashes, s.unmet, s.lease, s.ended, s.kind)
+  return struct_pack(STEP, s.status, s.attempt, s.level, s.failures, s.crashes, s.unmet, s.status == 's' and s.available or s.lease,
+    s.ended, s.kind)
 end
 
 -- a step that no event has touched yet
@@ -115,13 +114,19 @@ local function load_run(id, name)
   return run or nil
 end
 
+-- a field of the hash for commit to write, behind room for the header
 local function set_field(run, field, value)
-  local set = run.set
-  if set then
-    set[field] = value
+  local fields, n = run.fields, run.field_count
+  if fields then
+    fields[n + 1], fields[n + 2], run.field_count = field, value, n + 2
   else
-    run.set = { [field] = value }
+    run.fields, run.field_count = { 'h', false, field, value, false, false }, 4
   end
+end
+
+-- what was decided of the run in this call is not written; its outcomes are answered REJECTED
+local function drop(run, why)
+  run.dropped, any_dropped = tostring(why), true
 end
 
 local function slug_of(run)

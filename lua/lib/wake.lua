@@ -1,47 +1,50 @@
 -- Wake-ups, after commit: hints to workers that have nothing to do and to clients that wait. The claim is the truth, so an error here
 -- must not turn a committed transition into a failed call.
-local function wake(queue, count)
-  local key = prefix .. 'sleepers:' .. queue
-  local popped = pcall_write('ZPOPMAX', key, count)
-  for i = 1, #popped, 2 do
-    if tonumber(popped[i + 1]) > now - 2000000 then
-      pcall_write('SPUBLISH', prefix .. 'wake:' .. popped[i], 'w')
+local notify
+do
+  local function wake(queue, count)
+    local key = prefix .. 'sleepers:' .. queue
+    local popped = pcall_write('ZPOPMAX', key, count)
+    for i = 1, #popped, 2 do
+      if tonumber(popped[i + 1]) > now - 2000000 then
+        pcall_write('SPUBLISH', prefix .. 'wake:' .. popped[i], 'w')
+      end
     end
   end
-end
 
--- to the workers of steps that were running when their run stopped
-local function tell_stopped(run)
-  for name, s in pairs(run.steps) do
-    if s.was == 'r' and s.lease ~= 0 then
-      local lease = format('%d', s.lease)
-      for _, entry in ipairs(pcall_write('XRANGE', run.key .. ':events', lease, lease)) do
-        local f = entry[2]
-        if f[2] == 'StepStarted' and f[4] == name then
-          local worker = cmsgpack.unpack(f[6]).wi
-          pcall_write('SPUBLISH', prefix .. 'wake:' .. worker, 'x' .. run.id .. '|' .. name .. '|' .. lease)
+  -- to the workers of steps that were running when their run stopped
+  local function tell_stopped(run)
+    for name, s in pairs(run.steps) do
+      if s.was == 'r' and s.lease ~= 0 then
+        local lease = format('%d', s.lease)
+        for _, entry in ipairs(pcall_write('XRANGE', run.key .. ':events', lease, lease)) do
+          local f = entry[2]
+          if f[2] == 'StepStarted' and f[4] == name then
+            local worker = cmsgpack.unpack(f[6]).wi
+            pcall_write('SPUBLISH', prefix .. 'wake:' .. worker, 'x' .. run.id .. '|' .. name .. '|' .. lease)
+          end
         end
       end
     end
   end
-end
 
-local function notify()
-  for queue, count in pairs(counts) do
-    wake(queue, count)
-  end
-  for _, run in ipairs(runs) do
-    if run.stopped and not run.dropped then
-      tell_stopped(run)
+  function notify()
+    for queue, count in pairs(counts) do
+      wake(queue, count)
     end
-  end
-  local waiting = #ended_runs > 0 and pcall_write('ZCARD', prefix .. 'waiters')
-  if type(waiting) == 'number' and waiting > 0 then
-    local scores = pcall_write('ZMSCORE', prefix .. 'waiters', unpack(ended_runs))
-    for i, id in ipairs(ended_runs) do
-      if scores[i] then
-        pcall_write('SPUBLISH', prefix .. 'done', id)
-        pcall_write('ZREM', prefix .. 'waiters', id)
+    for _, run in ipairs(runs) do
+      if run.stopped and not run.dropped then
+        tell_stopped(run)
+      end
+    end
+    local waiting = #ended_runs > 0 and pcall_write('ZCARD', prefix .. 'waiters')
+    if type(waiting) == 'number' and waiting > 0 then
+      local scores = pcall_write('ZMSCORE', prefix .. 'waiters', unpack(ended_runs))
+      for i, id in ipairs(ended_runs) do
+        if scores[i] then
+          pcall_write('SPUBLISH', prefix .. 'done', id)
+          pcall_write('ZREM', prefix .. 'waiters', id)
+        end
       end
     end
   end

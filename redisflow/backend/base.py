@@ -1,8 +1,8 @@
 """The contract: what workers, clients, the CLI and dashboards may ask of a backend.
 
 Every method that writes is either a **save**, which records an event and folds it and does nothing else, or a **transition** of the
-engine (submit, claim, reclaim, cancel, rerun), which is guarded and advances the run. Saves and reads of a history are derived here
-from two primitives, `batch_append_events` and `load_events`; what is abstract has to go by the store's own indexes.
+engine (submit, claim, reclaim, cancel, retry, rerun), which is guarded and advances the run. Saves and reads of a history are
+derived here from two primitives, `batch_append_events` and `load_events`; what is abstract has to go by the store's own indexes.
 
 All times and durations are integer microseconds, save `retry_delay_ms`. No caller passes a time of now: the store stamps events. A
 wrong argument raises a `UsageError` that names it before anything is written. What is not found is None, empty or False where a
@@ -40,7 +40,7 @@ Grouping = Literal["exact", "normalized", "portable"]
 
 
 class Lifecycle:
-    """Opening and closing."""
+    """What stands before all other calls, and after them."""
 
     @abstractmethod
     async def initialize(self, *, deadline_us: int | None = None) -> None:
@@ -244,14 +244,30 @@ class Figures:
 
 
 class Repeats:
-    """Runs made of other runs, and events taken away; every derived key follows."""
+    """Runs that go on, runs made of other runs, and events taken away; every derived key follows."""
+
+    @abstractmethod
+    async def retry_run(self, run_id: str, reason: str | None = None) -> int:
+        """Start a failed run anew where it stopped, with fresh budgets and deadline; returns how many steps were scheduled.
+
+        Raises:
+            RunNotFound, TransitionRefused: nothing was written.
+        """
+
+    @abstractmethod
+    async def resume_run(self, run_id: str) -> tuple[int, int]:
+        """Look a live run over once more and record that; returns how many steps are completed, and how many are left.
+
+        Raises:
+            RunNotFound, TransitionRefused: nothing was written.
+        """
 
     @abstractmethod
     async def rerun_from(self, parent_run_id: str, from_step_id: str, input: object = None) -> str:
         """A new run that repeats a step and all that depends on it, and keeps what else has finished; returns its id.
 
         Raises:
-            RunNotFound, StepNotFound, TransitionRefused: nothing was written.
+            RunNotFound, StepNotFound, TransitionRefused, InvalidInput: nothing was written.
         """
 
     @abstractmethod
@@ -284,7 +300,7 @@ class Repeats:
 
 
 class Workers:
-    """Who works."""
+    """Who works: steps that run, and when each worker was seen."""
 
     @abstractmethod
     async def get_active_workers(

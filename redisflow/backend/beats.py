@@ -1,4 +1,4 @@
-"""The heartbeat's own blocking connections: all partitions are asked before any answer is read."""
+"""The heartbeat's own blocking connections, one a partition, each used by a thread of its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from redisflow.backend.connection import Address
+from redisflow.backend.location import Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.model.errors import RedisflowError
 
 log = logging.getLogger("redisflow.worker")
+FIELDS = 3  # of a lease: run, step, lease
+LEASES = 300  # a call
 
 
 class BeatLine:
@@ -41,17 +43,33 @@ class BeatLine:
         pool.connection_kwargs.update(socket_timeout=self._timeout, socket_connect_timeout=self._timeout)
         return pool.make_connection()
 
-    def send(self, info: str, leases: list[Any]) -> None:
-        """Send a beat without awaiting its answer."""
+    def beat(self, info: str, leases: list[Any]) -> list[int] | None:
+        """One beat: a code a lease. None where it was not delivered, which is logged; the next one connects anew.
+
+        Args:
+            info: what the worker says of itself, JSON.
+            leases: run, step and lease in turn.
+        """
+        try:
+            return self._beat(info, leases)
+        except (RedisError, OSError, RedisflowError) as error:
+            log.warning("heartbeat not delivered: %s", error)
+            self.close()
+            return None
+
+    def _beat(self, info: str, leases: list[Any]) -> list[int]:
         if not self._connection.is_connected:
             address = self._server.locate(self._key)
             if address != self._address:  # the partition has moved to another node
                 self._address, self._connection = address, self._make(address)
             self._connection.connect()
-        self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
+        codes: list[int] = []
+        for chunk in _chunks(leases):
+            codes += self._beat_chunk(info, chunk)
+        return codes
 
-    def receive(self, info: str, leases: list[Any]) -> list[int]:
-        """The answer to `send`: a code a lease."""
+    def _beat_chunk(self, info: str, leases: list[Any]) -> list[int]:
+        self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
         try:
             reply = self._connection.read_response()
         except NoScriptError:
@@ -63,29 +81,11 @@ class BeatLine:
         return codes
 
     def close(self) -> None:
-        """Drop the connection; the next `send` opens it anew."""
+        """Drop the connection; the next beat opens it anew."""
         self._connection.disconnect()
 
 
-def beat_all(lines: list[BeatLine], info: str, leases: list[list[Any]]) -> list[list[int] | None]:
-    """One beat over all lines; None for a line that failed, which is logged and mended with the next beat."""
-    sent: list[bool] = []
-    for line, group in zip(lines, leases, strict=True):
-        sent.append(_guarded(line, lambda line=line, group=group: line.send(info, group)) is not _FAILED)
-    codes: list[list[int] | None] = []
-    for line, group, was_sent in zip(lines, leases, sent, strict=True):
-        answer = _guarded(line, lambda line=line, group=group: line.receive(info, group)) if was_sent else _FAILED
-        codes.append(None if answer is _FAILED else answer)
-    return codes
-
-
-_FAILED: Any = object()
-
-
-def _guarded(line: BeatLine, call: Any) -> Any:
-    try:
-        return call()
-    except (RedisError, OSError, RedisflowError) as error:
-        log.warning("heartbeat not delivered: %s", error)
-        line.close()
-        return _FAILED
+def _chunks(leases: list[Any]) -> list[list[Any]]:
+    """Leases by the call, so that none holds the server up for long; one call, without a lease, where there are none."""
+    size = LEASES * FIELDS
+    return [leases[first : first + size] for first in range(0, len(leases), size)] or [[]]

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
+from redis._parsers.base import BaseParser
+from redis.exceptions import RedisError
 
-from redisflow.backend.connection import Address
+from redisflow.backend.location import Address
 
 Answer = Callable[[Any], None]
 
@@ -36,7 +38,7 @@ class Channel(asyncio.Protocol):
         self.on_push: Answer | None = None
         self._reader = hiredis.Reader()
         self._waiting: deque[Answer] = deque()
-        self._calls: list[asyncio.Future[Any]] = []
+        self._calls: set[asyncio.Future[Any]] = set()
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self.closed = False
@@ -77,14 +79,16 @@ class Channel(asyncio.Protocol):
             self._transport.write(packed)
 
     def call(self, *args: Any) -> asyncio.Future[Any]:
-        """Send a command and await its reply."""
+        """Send a command; the future gets its reply, or raises the RedisError that the server answered."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
 
         def answer(reply: Any) -> None:
             if future.done():
                 return
             if isinstance(reply, hiredis.ReplyError):
-                future.set_exception(ConnectionError(str(reply)))
+                future.set_exception(BaseParser.parse_error(str(reply)))  # type: ignore[no-untyped-call]
             else:
                 future.set_result(reply)
 
@@ -131,6 +135,9 @@ async def open_channel(
                 await channel.call("AUTH", *login)
             if address.db:
                 await channel.call("SELECT", str(address.db))
+        except RedisError as error:
+            channel.close()
+            raise ConnectionError(f"{getattr(error, 'status_code', None) or ''} {error}".strip()) from error
         except BaseException:
             channel.close()
             raise

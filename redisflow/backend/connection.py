@@ -13,13 +13,12 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
@@ -37,6 +36,8 @@ from redis.exceptions import (
 )
 
 from redisflow.backend.keys import Keys
+from redisflow.backend.lines import CallLine
+from redisflow.backend.location import Address, Client, Cluster, make_client, parse_location, redact
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Script
 from redisflow.model.errors import (
@@ -49,26 +50,24 @@ from redisflow.model.errors import (
 
 log = logging.getLogger("redisflow.backend")
 T = TypeVar("T")
-Client = Redis | RedisCluster
 
 _PASSING = (
     ConnectionError, TimeoutError, BusyLoadingError, ClusterDownError, TryAgainError, SlotNotCoveredError, ClusterError,
     MaxConnectionsError, ReadOnlyError, RedisClusterException, OSError,
 )  # fmt: skip
-_PASSING_WORDS = ("BUSY", "LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "UNKILLABLE")
+_PASSING_WORDS = (
+    "BUSY",
+    "LOADING",
+    "READONLY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "MOVED",
+    "ASK",
+    "UNKILLABLE",
+    "NOREPLICAS",
+)
 _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
-
-
-def redact(url: str) -> str:
-    """The URL without its password, fit for logs and errors."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(a URL that cannot be read)"
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
 def _said(error: BaseException) -> str:
@@ -97,6 +96,10 @@ def explain(error: BaseException, url: str) -> RedisflowError:
         )
     if "MISCONF" in text:
         return ServerUnavailable(f"{where} cannot persist to disk ({text}): free disk space; nothing was written")
+    if "NOREPLICAS" in text:
+        return ServerUnavailable(
+            f"{where} has fewer replicas than min-replicas-to-write asks for ({text}): start the replica; nothing was written"
+        )
     if "READONLY" in text:
         return ServerUnavailable(f"{where} is a read-only replica: point the URL at the primary; nothing was written")
     if any(word in text for word in _LASTING_WORDS):
@@ -125,33 +128,31 @@ class Backoff:
         return pause
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where and how to open a connection of one's own to the node of a partition."""
-
-    path: str | None
-    host: str
-    port: int
-    username: str | None
-    password: str | None
-    db: int
-    ssl: Any
-
-
 class Server:
-    """One deployment: a standalone server, or a Cluster.
+    """One deployment: a standalone server, one under Sentinel, or a Cluster.
 
     Args:
-        url: `redis://`, `rediss://`, `unix://`, or `redis+cluster://` (also found out by asking the server).
+        url: see `redisflow.backend.location`; that a plain server is a node of a Cluster is found out by asking it.
         deadline_us: how long passing faults are ridden out.
+
+    Raises:
+        ServerUnavailable: the URL is not understood.
     """
 
     def __init__(self, url: str, *, deadline_us: int) -> None:
         self.url = url
         self.deadline_us = deadline_us
-        self.clustered = url.startswith(("redis+cluster://", "rediss+cluster://"))
+        self.retries = 0  # calls repeated since the start
+        self.location = parse_location(url)
         self._client: Client | None = None
         self._tls: Any = None
+        self._primary: tuple[str, int] | None = None  # what Sentinel said last
+        self._line: CallLine | None = None  # on a standalone server, whose scripts need no routing
+
+    @property
+    def clustered(self) -> bool:
+        """It is a Cluster, as far as is known."""
+        return self.location.kind == "cluster"
 
     @property
     def client(self) -> Any:
@@ -164,48 +165,43 @@ class Server:
             raise ServerUnavailable("the backend is not open: call initialize() first, or it was closed")
         return self._client
 
-    def _plain_url(self) -> str:
-        return self.url.replace("+cluster://", "://", 1)
-
-    def _make(self, clustered: bool) -> Client:
-        options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 0), "socket_timeout": 30.0, "socket_connect_timeout": 5.0, "max_connections": 200,
-        }  # fmt: skip
-        try:
-            if clustered:
-                return RedisCluster.from_url(self._plain_url(), **options)
-            return Redis.from_url(self._plain_url(), **options)
-        except (ValueError, TypeError) as error:
-            raise ServerUnavailable(
-                f"the URL {redact(self.url)!r} is not understood ({error}): "
-                "write redis://host:6379/0, rediss://…, unix:///path.sock or redis+cluster://host:port"
-            ) from None
-
     async def connect(self, *, deadline_us: int | None = None) -> None:
         """Open the client; ask a plain server whether it is a node of a Cluster."""
         if self._client is not None:
             return
-        self._client = self._make(self.clustered)
+        self._client = make_client(self.location, self.url)
         try:
-            if not self.clustered:
+            if self.location.kind == "standalone":
                 info = await self.retry(lambda: self.client.info("cluster"), deadline_us=deadline_us)
                 if int(info.get("cluster_enabled", 0)):
-                    if "unix_socket_path" in self.client.connection_pool.connection_kwargs:
+                    if "path" in self.client.connection_pool.connection_kwargs:
                         raise ServerUnsuitable("a Redis Cluster is reached by TCP only: use redis://host:port")
                     await self._client.aclose()
-                    self.clustered = True
-                    self._client = self._make(True)
+                    self.location = replace(self.location, kind="cluster")
+                    self._client = make_client(self.location, self.url)
             if self.clustered:
                 await self.retry(lambda: self.client.initialize(), deadline_us=deadline_us)
+            elif self.location.kind == "sentinel":
+                await self.retry(self.refresh_topology, deadline_us=deadline_us)
+            else:
+                self._line = CallLine(self.locate(""))
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Release every connection."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
         client, self._client = self._client, None
-        if client is not None:
+        if isinstance(client, Cluster):
+            await client.close_all()
+        elif isinstance(client, Redis):
             await client.aclose()
+            if isinstance(client.connection_pool, SentinelConnectionPool):
+                for sentinel in client.connection_pool.sentinel_manager.sentinels:
+                    await sentinel.aclose()
 
     async def retry(self, call: Callable[[], Awaitable[T]], *, deadline_us: int | None = None) -> T:
         """Await `call()`, again and again while the fault is a passing one.
@@ -217,13 +213,14 @@ class Server:
         told = False
         while True:
             try:
-                return await call()
+                return await _heeding_cancel(call)
             except (RedisError, OSError) as error:
                 if not is_passing(error) or backoff.over:
                     raise explain(error, self.url) from error
-                if not told:
-                    log.warning("Redis at %s: %s; trying again", redact(self.url), error)
+                if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), _said(error))
                     told = True
+            self.retries += 1
             await asyncio.sleep(backoff.next())
 
     async def script(self, script: Script, keys: Keys, argv: list[Any], *, deadline_us: int | None = None) -> list[Any]:
@@ -244,8 +241,8 @@ class Server:
                     if isinstance(error, ResponseError) and "user_script" in str(error):
                         raise RedisflowError(script.locate(str(error))) from error
                     raise explain(error, self.url) from error
-                if not told:
-                    log.warning("Redis at %s: %s; trying again", redact(self.url), error)
+                if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), _said(error))
                     told = True
             else:
                 if reply[0] == Reply.EPOCH:
@@ -262,6 +259,7 @@ class Server:
                     log.error("partition %s is torn; waiting", keys.prefix)
                 else:
                     return reply
+            self.retries += 1
             await asyncio.sleep(backoff.next())
 
     async def _epoch_is_another(self, keys: Keys, argv: list[Any]) -> bool:
@@ -271,10 +269,15 @@ class Server:
     async def eval_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
         """One EVALSHA, with the script loaded where the server lacks it; no retry."""
         try:
-            reply: list[Any] = await self.client.evalsha(script.sha, 2, keys.meta, keys.never, *argv)
+            return await self._call("EVALSHA", script.sha, 2, keys.meta, keys.never, *argv)
         except redis.exceptions.NoScriptError:
-            reply = await self.client.eval(script.text, 2, keys.meta, keys.never, *argv)
-        return reply
+            return await self._call("EVAL", script.text, 2, keys.meta, keys.never, *argv)
+
+    async def _call(self, *words: Any) -> list[Any]:
+        if self._line is not None:
+            found: list[Any] = await self._line.call(*words)
+            return found
+        return await _heeding_cancel(lambda: self.client.execute_command(*words))
 
     async def address_of(self, key: str) -> Address:
         """Address of the node that holds a key."""
@@ -291,8 +294,11 @@ class Server:
             kwargs.update(host=node.host, port=node.port)
         else:
             kwargs = dict(client.connection_pool.connection_kwargs)
+            if self._primary is not None:
+                kwargs["host"], kwargs["port"] = self._primary
         if self.url.startswith("rediss") and self._tls is None:  # one context, so that addresses can be compared
-            connection = redis.asyncio.SSLConnection(**{k: v for k, v in kwargs.items() if k not in ("path", "retry")})
+            left_out = ("path", "retry", "connection_pool")
+            connection = redis.asyncio.SSLConnection(**{k: v for k, v in kwargs.items() if k not in left_out})
             self._tls = connection.ssl_context.get()
         return Address(
             path=kwargs.get("path"), host=kwargs.get("host", "localhost"), port=int(kwargs.get("port", 6379)),
@@ -301,9 +307,12 @@ class Server:
         )  # fmt: skip
 
     async def refresh_topology(self) -> None:
-        """Learn anew which node holds which slot; nothing on a standalone server."""
-        if isinstance(self.client, RedisCluster):
-            await self.client.nodes_manager.initialize()
+        """Learn anew which node holds which slot, or which is the primary; nothing on a standalone server."""
+        if isinstance(self.client, Cluster):
+            await self.client.refresh()
+        elif self.location.kind == "sentinel":
+            found = await self.client.connection_pool.sentinel_manager.discover_master(self.location.service)
+            self._primary = (str(found[0]), int(found[1]))
 
     def blocking_client(self, address: Address) -> redis.Redis:
         """A synchronous client of one connection, for a thread of its own."""
@@ -315,7 +324,24 @@ class Server:
         if address.path:
             return redis.Redis(unix_socket_path=address.path, **common)
         if self.url.startswith("rediss"):
-            client = redis.Redis.from_url(self._plain_url(), retry=retry, max_connections=1)
+            client = redis.Redis.from_url(self.location.plain, retry=retry, max_connections=1)
             client.connection_pool.connection_kwargs.update(host=address.host, port=address.port)
             return client
         return redis.Redis(host=address.host, port=address.port, **common)
+
+
+async def _heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
+    """Await a call of the client; a cancellation is raised even where the client would lose it.
+
+    The client sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes as the sending ends.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    if before:
+        await asyncio.sleep(0)  # one that Ctrl-C asked for in the middle of other code is raised here
+    try:
+        return await call()
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError

@@ -7,12 +7,13 @@ that do not fit their packed field or a score, payloads that are no JSON text.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import MOST, MOST_ATTEMPTS, check_integer, check_steps, check_text
 from redisflow.backend.types import Submission
 from redisflow.codec import decode_payload, encode_payload
 from redisflow.model.errors import InvalidArgument, PayloadTooLarge
@@ -29,13 +30,22 @@ _ARGUMENTS: Final = {
     "stale_threshold_us": "stale_threshold", "stale_duration_us": "stale_duration", "timeout_us": "timeout",
     "next_attempt": "next_attempt_number",
 }  # fmt: skip
+_STEPS: Final = frozenset({"step_id", "failed_step", "cascaded_from"})
+_STEP_LISTS: Final = frozenset({"dependencies", "retried_steps"})
+_NAMES: Final = frozenset({"worker_id", "original_worker_id", "reclaimed_by", "version_id", "name"})
+_NUMBERS: Final = {
+    **dict.fromkeys(("available_at_us", "next_retry_at_us", "last_heartbeat_us"), (0, MOST)),
+    **dict.fromkeys(("duration_us", "stale_threshold_us", "stale_duration_us"), (0, MOST)),
+    **dict.fromkeys(("attempt_number", "next_attempt"), (1, MOST_ATTEMPTS)),
+    "workflow_attempt_number": (1, 2**32 - 1), "priority": (-100, 100),
+}  # fmt: skip
 _CUSTOM: Final = re.compile(r"x\.[A-Za-z0-9_.-]{1,62}")
 """Types of events that are not the engine's: every fold passes them by."""
 _PAYLOADS: Final = {"RunSubmitted": "input", "StepCompleted": "output", "StepCheckpoint": "data"}
 _BOUNDS: Final = {
-    "timestampUs": (0, 2**53 - 1), "availableAtUs": (0, 2**53 - 1), "nextRetryAtUs": (0, 2**53 - 1),
-    "lastHeartbeatUs": (0, 2**53 - 1), "durationUs": (1 - 2**53, 2**53 - 1), "staleThresholdUs": (1 - 2**53, 2**53 - 1),
-    "staleDurationUs": (1 - 2**53, 2**53 - 1), "attemptNumber": (1, 2**24 - 1), "nextAttempt": (1, 2**24 - 1),
+    "timestampUs": (0, MOST), "availableAtUs": (0, MOST), "nextRetryAtUs": (0, MOST),
+    "lastHeartbeatUs": (0, MOST), "durationUs": (-MOST, MOST), "staleThresholdUs": (-MOST, MOST),
+    "staleDurationUs": (-MOST, MOST), "attemptNumber": (1, MOST_ATTEMPTS), "nextAttempt": (1, MOST_ATTEMPTS),
     "workflowAttemptNumber": (1, 2**32 - 1),
 }  # fmt: skip
 
@@ -62,12 +72,11 @@ def make_event(kind: str, workflow_slug: str, run_id: str, **fields: Any) -> dic
     """
     k.check_slug(workflow_slug)
     k.check_run_id(run_id)
-    if "step_id" in fields:
-        k.check_step_id(fields["step_id"])
-    for name in ("duration_us", "stale_threshold_us", "stale_duration_us"):
-        if isinstance(fields.get(name), int) and fields[name] < 0:
-            raise InvalidArgument(_ARGUMENTS.get(name, name), fields[name], "microseconds, 0 or more")
     model = EVENT_TYPES[kind]
+    for name, value in fields.items():
+        declared = model.model_fields.get(name)
+        if value is not None or (declared is not None and declared.is_required()):
+            _check_field(name, _ARGUMENTS.get(name, name), value)
     try:
         event = model(event_id="0", timestamp_us=0, workflow_slug=workflow_slug, run_id=run_id, **fields)
     except ValidationError as error:
@@ -76,6 +85,22 @@ def make_event(kind: str, workflow_slug: str, run_id: str, **fields: Any) -> dic
     wire = event.to_wire()
     del wire["eventId"], wire["timestampUs"]
     return wire
+
+
+def _check_field(name: str, argument: str, value: Any) -> None:
+    """Refuse what the wire form would take, and a store would not."""
+    if name in _STEPS:
+        k.check_step_id(value, argument)
+    elif name == "original_run_id":
+        k.check_run_id(value, argument)
+    elif name in _NAMES:
+        check_text(argument, value)
+    elif name in _STEP_LISTS:
+        check_steps(argument, value)
+    elif name in _NUMBERS:
+        check_integer(argument, value, *_NUMBERS[name])
+    elif isinstance(value, bytes):
+        raise InvalidArgument(argument, value, "text")
 
 
 def _refusal(model: type[BaseEvent], loc: tuple[int | str, ...], value: object, message: str) -> InvalidArgument:
@@ -168,35 +193,19 @@ def describe_error(error: GivenError) -> StepError:
     return StepError(message=error["message"], name=error.get("name"), stack=error.get("stack"))
 
 
-def json_text(argument: str, value: object) -> str:
-    """JSON text of a value; the cap is looked at when the event is appended.
+def json_text(argument: str, value: object, *, limit: int | None = None) -> str:
+    """JSON text of a value.
+
+    Args:
+        argument: what it came as.
+        value: the value.
+        limit: cap in bytes; None where the event's is looked at when it is appended.
 
     Raises:
         InvalidArgument: the value contains itself.
+        PayloadTooLarge: the text is over the cap.
     """
     try:
-        return encode_payload(value, what=argument)
+        return encode_payload(value, what=argument, limit=limit)
     except ValueError as error:
         raise InvalidArgument(argument, value, f"a value with a JSON form ({error})") from None
-
-
-def check_text(argument: str, value: str) -> str:
-    """The text itself.
-
-    Raises:
-        InvalidArgument: it is no text, or empty.
-    """
-    if not isinstance(value, str) or not value:
-        raise InvalidArgument(argument, value, "text, not empty")
-    return value
-
-
-def check_steps(argument: str, value: Sequence[str]) -> tuple[str, ...]:
-    """Step ids as a tuple.
-
-    Raises:
-        InvalidArgument: it is one text, or not a list of texts.
-    """
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(s, str) for s in value):
-        raise InvalidArgument(argument, value, "a list of step ids")
-    return tuple(value)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from redisflow.backend import keys as k
-from redisflow.model.errors import InvalidArgument
+from redisflow.backend.checks import check_attempt, check_step
 from redisflow.model.events import AnyEvent, BaseStepEvent, StepError, StepFailed
 from redisflow.model.projections import project_step_logs, project_step_record, project_step_state
 from redisflow.model.states import StepLog, StepRecord
@@ -73,8 +73,7 @@ class Histories(ABC):
             InvalidArgument: an argument is out of range.
         """
         check_step(workflow_slug, run_id, step_id)
-        if attempt_number is not None and (isinstance(attempt_number, bool) or not isinstance(attempt_number, int)):
-            raise InvalidArgument("attempt_number", attempt_number, "an integer from 1, or None")
+        check_attempt("attempt_number", attempt_number, optional=True)
         logs = project_step_logs(await self.load_events(workflow_slug, run_id, "step", step_id, ["LogEntry"]))
         return [log for log in logs if attempt_number in (None, log.attempt_number)] or None
 
@@ -94,14 +93,3 @@ class Histories(ABC):
             if isinstance(event, BaseStepEvent):
                 by_step.setdefault(event.step_id, []).append(event)
         return by_step
-
-
-def check_step(workflow_slug: str, run_id: str, step_id: str) -> None:
-    """Refuse names that cannot be those of a step.
-
-    Raises:
-        InvalidArgument: names the one that cannot.
-    """
-    k.check_slug(workflow_slug)
-    k.check_run_id(run_id)
-    k.check_step_id(step_id)

@@ -15,34 +15,35 @@ import re
 from zlib import crc32
 
 from redisflow.model.errors import InvalidArgument
+from redisflow.model.workflow import SLUG, STEP_ID
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-_STEP_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100}){0,7}")
-_SLUG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_STEP_ID, _SLUG = re.compile(STEP_ID), re.compile(SLUG)
 RUNNING_ANCHOR = "~" * 65
 """A member of every `running` set that never leaves, at infinity. A sorted set with a member over 64 bytes is a skip list from the
 start; as a listpack it is searched from end to end by each ZADD, which cost 9 % of a step while fewer than 128 steps ran."""
 
 
-def check_run_id(run_id: str) -> str:
+def check_run_id(run_id: str, argument: str = "run_id") -> str:
     """The run id itself.
 
     Raises:
         InvalidArgument: it is not 1 to 200 characters of `A-Z a-z 0-9 _ . -`.
     """
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
-        raise InvalidArgument("run_id", run_id, "1 to 200 characters of A-Z a-z 0-9 _ . -")
+        raise InvalidArgument(argument, run_id, "1 to 200 characters of A-Z a-z 0-9 _ . -")
     return run_id
 
 
-def check_step_id(step_id: str) -> str:
+def check_step_id(step_id: str, argument: str = "step_id") -> str:
     """The step id itself; nested ids have up to 8 segments joined by `/`.
 
     Raises:
         InvalidArgument: a segment is not 1 to 100 characters of `A-Z a-z 0-9 _ . -`.
     """
     if not isinstance(step_id, str) or not _STEP_ID.fullmatch(step_id):
-        raise InvalidArgument("step_id", step_id, "segments of A-Z a-z 0-9 _ . -, joined by /")
+        allowed = "1 to 8 segments of 1 to 100 characters of A-Z a-z 0-9 _ . -, joined by /"
+        raise InvalidArgument(argument, step_id, allowed)
     return step_id
 
 
@@ -142,6 +143,12 @@ class Keys:
         return self.prefix + "ended"
 
     @property
+    def strays(self) -> str:
+        """Sorted set, fold: runs with a saved event later than their end, by the latest such time; figures of a window look at them
+        too. One that was retried since may still be there. `{redisflow:0}:strays`."""
+        return self.prefix + "strays"
+
+    @property
     def failures(self) -> str:
         """Sorted set, fold: `<run>|<stream id>` of every StepFailed by its time. `{redisflow:0}:failures`."""
         return self.prefix + "failures"
@@ -181,6 +188,10 @@ class Keys:
     def waiters(self) -> str:
         """Sorted set, cache (a day): runs that someone waits for. `{redisflow:0}:waiters`."""
         return self.prefix + "waiters"
+
+    def stats(self, minute: int) -> str:
+        """Hash, cache (6 hours): what happened in a minute since the epoch. `{redisflow:0}:stats:29738162`."""
+        return f"{self.prefix}stats:{minute}"
 
     def once(self, request: str) -> str:
         """String, cache (15 minutes): the reply of a call, for its repeats. `{redisflow:0}:once:5b1c…`."""

@@ -14,7 +14,8 @@ import hiredis
 from redis.exceptions import RedisError
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
-from redisflow.backend.connection import Address, Backoff, Server
+from redisflow.backend.connection import Backoff, Server
+from redisflow.backend.location import Address
 
 log = logging.getLogger("redisflow.backend")
 Callback = Callable[[bytes | None], None]
@@ -34,7 +35,7 @@ class Listener:
         self._address_of: dict[str, Address] = {}
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._mending: asyncio.Task[None] | None = None
-        self._lock = asyncio.Lock()
+        self._locks: dict[Address | str, asyncio.Lock] = {}  # of a node's connection, and of a channel's subscription
         self._closed = False
 
     async def subscribe(self, channel: str, callback: Callback) -> None:
@@ -45,7 +46,7 @@ class Listener:
             try:
                 await self._attach(channel)
             except (OSError, RedisError):
-                self._mend()
+                self.mend()
             else:
                 self._look_again(channel)  # who relies on this subscription may have looked before it stood
 
@@ -55,6 +56,7 @@ class Listener:
         if callback in callbacks:
             callbacks.remove(callback)
         if not callbacks and self._callbacks.pop(channel, None) is not None:
+            self._locks.pop(channel, None)
             address = self._address_of.pop(channel, None)
             connection = self._connections.get(address) if address else None
             if connection and not connection.closed:
@@ -77,12 +79,9 @@ class Listener:
         self._callbacks.clear()
 
     async def _attach(self, channel: str) -> None:
-        async with self._lock:
+        async with self._locks.setdefault(channel, asyncio.Lock()):
             address = await self._server.address_of(channel)
-            connection = self._connections.get(address)
-            if connection is None or connection.closed:
-                connection = await open_channel(address, self._on_lost, on_push=self._deliver)
-                self._connections[address] = connection
+            connection = await self._connection_to(address)
             self._address_of[channel] = address
             confirmed = asyncio.get_running_loop().create_future()
             self._confirmations[channel] = confirmed
@@ -93,10 +92,18 @@ class Listener:
             except TimeoutError as error:
                 raise ConnectionError(f"no answer to SSUBSCRIBE {channel}") from error
 
+    async def _connection_to(self, address: Address) -> Channel:
+        async with self._locks.setdefault(address, asyncio.Lock()):
+            connection = self._connections.get(address)
+            if connection is None or connection.closed:
+                connection = await open_channel(address, self._on_lost, on_push=self._deliver)
+                self._connections[address] = connection
+            return connection
+
     def _deliver(self, push: Any) -> None:
         if isinstance(push, hiredis.ReplyError):
             if str(push).startswith("MOVED"):
-                self._mend()
+                self.mend()
             return
         kind, channel = push[0], push[1].decode() if push[1] else ""
         if kind == b"ssubscribe":
@@ -107,20 +114,21 @@ class Listener:
             for callback in tuple(self._callbacks.get(channel, ())):
                 callback(push[2])
         elif kind == b"sunsubscribe" and channel in self._callbacks:
-            self._mend()  # the slot moved away
+            self.mend()  # the slot moved away
 
     def _on_lost(self, _: Exception | None) -> None:
         for channel, confirmed in self._confirmations.items():
             if self._is_dead(channel) and not confirmed.done():
                 confirmed.set_exception(ConnectionError("the connection was lost"))
-        self._mend()
+        self.mend()
 
     def _is_dead(self, channel: str) -> bool:
         address = self._address_of.get(channel)
         connection = None if address is None else self._connections.get(address)
         return connection is None or connection.closed
 
-    def _mend(self) -> None:
+    def mend(self) -> None:
+        """See to it, in the background, that every subscription stands at the node that holds its channel now."""
         if not self._closed and (self._mending is None or self._mending.done()):
             self._mending = asyncio.get_running_loop().create_task(self._reattach())
 
@@ -130,15 +138,20 @@ class Listener:
             await asyncio.sleep(backoff.next())
             try:
                 await self._server.refresh_topology()
-                for channel in tuple(self._callbacks):
-                    await self._attach(channel)
             except (OSError, RedisError) as error:
                 log.debug("subscriptions: %s; trying again", error)
                 continue
+            channels = tuple(self._callbacks)
+            attached = await asyncio.gather(*map(self._attach, channels), return_exceptions=True)
+            for channel, failure in zip(channels, attached, strict=True):
+                if failure is None:
+                    self._look_again(channel)
+                elif not isinstance(failure, (OSError, RedisError)):
+                    raise failure
+            if any(attached):
+                continue
             if any(self._is_dead(channel) for channel in self._callbacks):
                 continue  # one broke while another was mended
-            for channel in tuple(self._callbacks):
-                self._look_again(channel)
             return
 
     def _look_again(self, channel: str) -> None:

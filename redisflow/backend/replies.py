@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
+
+from redisflow.model.errors import RedisflowError
 
 
 class Reply(IntEnum):
@@ -24,3 +27,13 @@ class Reply(IntEnum):
     NOT_DUE = 13
     NOT_ENDED = 14
     MORE = 15
+
+
+def check_written(reply: list[Any], run_id: str) -> None:
+    """Raise where a script could not write all that it was to.
+
+    Raises:
+        RedisflowError: what the server said.
+    """
+    if reply[0] == Reply.REJECTED:
+        raise RedisflowError(f"run {run_id}: {reply[1].decode()}; what was written is whole, so try again")

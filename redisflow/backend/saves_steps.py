@@ -11,11 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from redisflow.backend.checks import check_integer, check_list
 from redisflow.backend.drafts import (
     GivenError,
     GivenEvent,
-    check_steps,
-    check_text,
     describe_error,
     json_text,
     make_event,
@@ -89,8 +88,8 @@ class StepSaves(Appends):
     ) -> None:  # fmt: skip
         """StepStarted: a worker runs this attempt."""
         await self._save(workflow_slug, run_id, make_event(
-            "StepStarted", workflow_slug, run_id, step_id=step_id, worker_id=check_text("worker_id", worker_id),
-            dependencies=check_steps("dependencies", dependencies), attempt_number=attempt_number, slot_index=slot_index,
+            "StepStarted", workflow_slug, run_id, step_id=step_id, worker_id=worker_id,
+            dependencies=dependencies, attempt_number=attempt_number, slot_index=slot_index,
             worker_concurrency=worker_concurrency,
         ))  # fmt: skip
 
@@ -120,7 +119,7 @@ class StepSaves(Appends):
             "StepCompleted", workflow_slug, run_id, step_id=step_id, output=json_text("output", output), duration_us=duration_us,
             attempt_number=attempt_number, export_output=export_output, resource_usage=resource_usage,
         )  # fmt: skip
-        lines = _log_events(workflow_slug, run_id, step_id, logs or (), attempt_number)
+        lines = _log_events(workflow_slug, run_id, step_id, () if logs is None else logs, attempt_number)
         await self._save(workflow_slug, run_id, *lines, completed)
 
     async def save_step_failed(
@@ -174,6 +173,11 @@ class StepSaves(Appends):
         """
         if failure_reason not in RETRIED_REASONS:
             raise InvalidArgument("failure_reason", failure_reason, " or ".join(RETRIED_REASONS))
+        # what the events may leave out, or carry under another name
+        check_integer("next_retry_at", next_retry_at, unit="microseconds since the epoch")
+        check_integer("retry_delay_ms", retry_delay_ms, unit="milliseconds")
+        check_integer("next_policy_index", next_policy_index, optional=True)
+        check_integer("next_attempt_in_policy", next_attempt_in_policy, 1, optional=True)
         described = describe_error(error)
         step = {"workflow_slug": workflow_slug, "run_id": run_id, "step_id": step_id}
         failed = make_event(
@@ -238,7 +242,7 @@ class StepSaves(Appends):
     ) -> None:  # fmt: skip
         """StepCheckpoint: a value (JSON text) that a retry replays; the sequence counts from 0 for each name."""
         await self._save(workflow_slug, run_id, make_event(
-            "StepCheckpoint", workflow_slug, run_id, step_id=step_id, name=check_text("name", name),
+            "StepCheckpoint", workflow_slug, run_id, step_id=step_id, name=name,
             sequence_number=sequence_number, attempt_number=attempt_number, data=data, label=label,
             parent_checkpoint=parent_checkpoint,
         ))  # fmt: skip
@@ -249,7 +253,7 @@ class StepSaves(Appends):
     ) -> None:  # fmt: skip
         """StepCheckpointFailed: what was to become a checkpoint raised."""
         await self._save(workflow_slug, run_id, make_event(
-            "StepCheckpointFailed", workflow_slug, run_id, step_id=step_id, name=check_text("name", name),
+            "StepCheckpointFailed", workflow_slug, run_id, step_id=step_id, name=name,
             sequence_number=sequence_number, attempt_number=attempt_number, error=describe_error(error),
         ))  # fmt: skip
 
@@ -258,16 +262,13 @@ def _log_events(
     slug: str, run_id: str, step_id: str, logs: Sequence[StepLog | Mapping[str, Any]], attempt: int | None
 ) -> list[dict[str, Any]]:
     """LogEntry events of lines; a given attempt stands in for the lines' own."""
-    if isinstance(logs, str | Mapping):
-        raise InvalidArgument("logs", logs, "a list of lines: timestamp, stream, message, attempt_number")
     made = []
-    for position, given in enumerate(logs):
+    for position, given in enumerate(check_list("logs", logs, "lines: timestamp, stream, message, attempt_number")):
         line = given.model_dump() if isinstance(given, StepLog) else given
         if not isinstance(line, Mapping):
             raise InvalidArgument(f"logs.{position}", line, "timestamp, stream, message, attempt_number")
         at = line.get("timestamp")
-        if isinstance(at, bool) or not isinstance(at, int) or not 0 <= at < 2**53:
-            raise InvalidArgument(f"logs.{position}.timestamp", at, "microseconds since the epoch")
+        check_integer(f"logs.{position}.timestamp", at, unit="microseconds since the epoch")
         event = make_event(
             "LogEntry", slug, run_id, step_id=step_id, stream=line.get("stream"), message=line.get("message"),
             attempt_number=attempt or line.get("attempt_number", line.get("attemptNumber")),

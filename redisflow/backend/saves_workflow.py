@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redisflow.backend.drafts import GivenError, check_steps, describe_error, json_text, make_event
+from redisflow.backend.drafts import GivenError, describe_error, json_text, make_event
 from redisflow.backend.saves_steps import Appends
 from redisflow.model.errors import InvalidArgument
 from redisflow.model.events import RunFailureReason, ValidationIssue
@@ -43,7 +43,7 @@ class WorkflowSaves(Appends):
         await self._save(workflow_slug, run_id, make_event(
             "RunSubmitted", workflow_slug, run_id, version_id=version_id, available_at_us=available_at, priority=priority,
             input=input, has_input_schema=has_input_schema, timeout_us=timeout, idempotency_key=idempotency_key,
-            metadata=metadata, tags=None if tags is None else check_steps("tags", tags),
+            metadata=metadata, tags=tags,
         ))  # fmt: skip
 
     async def save_workflow_start(
@@ -64,7 +64,7 @@ class WorkflowSaves(Appends):
         await self._save(workflow_slug, run_id, make_event(
             "WorkflowInputValidation", workflow_slug, run_id, workflow_attempt_number=workflow_attempt_number,
             has_schema=has_schema, success=success, error=None if error is None else describe_error(error),
-            validation_errors=None if validation_errors is None else tuple(validation_errors),
+            validation_errors=validation_errors,
         ))  # fmt: skip
 
     async def save_workflow_complete(
@@ -116,6 +116,6 @@ class WorkflowSaves(Appends):
         """WorkflowRetryStarted: the run is pending in its next attempt; attempts of steps keep counting."""
         await self._save(workflow_slug, run_id, make_event(
             "WorkflowRetryStarted", workflow_slug, run_id, workflow_attempt_number=workflow_attempt_number,
-            previous_attempt_number=previous_attempt_number, retried_steps=check_steps("retried_steps", retried_steps),
+            previous_attempt_number=previous_attempt_number, retried_steps=retried_steps,
             reason=reason,
         ))  # fmt: skip

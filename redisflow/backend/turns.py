@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
 from redisflow.backend.connection import Backoff
+from redisflow.backend.location import Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.model.errors import NamespaceLost, RedisflowError
@@ -87,6 +88,7 @@ class TurnLink:
         self.outbox: list[Any] = []
         self.due = True
         self.asleep = 0
+        self.repeats = 0  # turns sent again since the start
         self.timer: asyncio.TimerHandle | None = None
         self._keys = backend.partitions[partition]
         self._script = backend.scripts["turn"]
@@ -99,6 +101,8 @@ class TurnLink:
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._epoch_trouble: Backoff | None = None
+        self._refusals: Backoff | None = None  # since the node has not served the partition
+        self._address: Address | None = None
         self._closed = False
 
     async def open(self) -> None:
@@ -116,6 +120,16 @@ class TurnLink:
                 handle.cancel()
         if self._channel is not None:
             self._channel.close()
+
+    def observe(self, seen: Callable[[Lane, TurnAnswer], None]) -> None:
+        """Show every answer to `seen` before it is handled; who never calls this pays nothing."""
+        handle = self._on_answer
+
+        def show(link: TurnLink, lane: Lane, answer: TurnAnswer) -> None:
+            seen(lane, answer)
+            handle(link, lane, answer)
+
+        self._on_answer = show
 
     def idle_lane(self) -> Lane | None:
         """A lane without a turn under way."""
@@ -157,7 +171,7 @@ class TurnLink:
             return
         code = reply[0]
         if code == Reply.OK:
-            lane.packed, self._epoch_trouble = None, None
+            lane.packed, self._epoch_trouble, self._refusals = None, None, None
             self.asleep = reply[3]
             self._on_answer(self, lane, TurnAnswer(reply[1], reply[2], reply[4], reply[5]))
         elif code == Reply.OLD_TURN:
@@ -177,8 +191,10 @@ class TurnLink:
             assert self._channel is not None
             self._channel.send(pack_command("SCRIPT", "LOAD", self._script.text), lambda _: None)
             self._transmit(lane)
-        elif message.startswith(("MOVED", "ASK", "CLUSTERDOWN", "READONLY")):
-            log.warning("turn: %s; connecting anew", message)
+        elif message.startswith(("MOVED", "CLUSTERDOWN", "READONLY")):
+            if self._refusals is None:
+                log.warning("turn: %s; connecting anew", message)
+                self._refusals = Backoff(10**18)
             self._drop()
         else:
             log.warning("turn: %s; repeating it", self._script.locate(message))
@@ -186,7 +202,13 @@ class TurnLink:
 
     def _again(self, lane: Lane, pause: float) -> None:
         if not self._closed:
+            self.repeats += 1
             asyncio.get_running_loop().call_later(pause, self._transmit, lane)
+
+    def follow(self) -> None:
+        """Connect anew where the partition is known to lie on another node than the one that is connected."""
+        if self._channel is not None and self.backend.server.locate(self._keys.meta) != self._address:
+            self._drop()
 
     def _drop(self) -> None:
         if self._channel is not None:
@@ -200,6 +222,8 @@ class TurnLink:
     async def _connect(self) -> None:
         backoff = Backoff(10**18)
         told = False
+        if self._refusals is not None:
+            await asyncio.sleep(self._refusals.next())
         while True:
             try:
                 await self.backend.server.refresh_topology()
@@ -213,7 +237,11 @@ class TurnLink:
                 await asyncio.sleep(backoff.next())
         if told:
             log.info("connected to Redis again")
+        if self._address not in (None, address):
+            self.backend.listener.mend()  # a frozen node never says that its subscriptions have ended
+        self._address = address
         for lane in self.lanes:
+            self.repeats += lane.packed is not None
             self._transmit(lane)
 
     def _on_lost(self, error: Exception | None) -> None:
@@ -230,3 +258,13 @@ class TurnLink:
             self._drop()
         if not self._closed:
             self._watch = asyncio.get_running_loop().call_later(SILENT / 2, self._watchdog)
+
+
+async def follow_partitions(links: Sequence[TurnLink]) -> None:
+    """Learn where the partitions lie now, and let each line go there: a frozen primary never says that another took its place."""
+    try:
+        await links[0].backend.server.refresh_topology()
+        for link in links:
+            link.follow()
+    except (OSError, RedisError, RedisflowError) as error:
+        log.debug("the layout is not known: %s", error)

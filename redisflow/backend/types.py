@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from redisflow.backend.checks import check_integer, check_time, check_words
 from redisflow.backend.replies import Reply
 from redisflow.model.errors import InvalidArgument
 
 MAX_TAG = 64
 MAX_KEY = 512
+MOST_DELAY = 10 * 365 * 86_400_000_000
+"""Ten years, in µs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +48,17 @@ class Submission:
         Raises:
             InvalidArgument: names the argument, its value and what is allowed.
         """
-        if isinstance(self.priority, bool) or not isinstance(self.priority, int) or not -100 <= self.priority <= 100:
-            raise InvalidArgument("priority", self.priority, "an integer from -100 to 100")
-        if self.delay_us is not None and not 0 <= self.delay_us <= 10 * 365 * 86_400_000_000:
-            raise InvalidArgument("delay", self.delay_us, "from 0 to 10 years")
-        if self.available_at_us is not None and not 0 <= self.available_at_us < 2**53:
-            raise InvalidArgument("available_at_us", self.available_at_us, "microseconds since the epoch, below 2**53")
-        if self.timeout_us is not None and not 0 < self.timeout_us < 2**53:
-            raise InvalidArgument("timeout", self.timeout_us, "more than 0")
+        check_integer("priority", self.priority, -100, 100)
+        check_integer("delay", self.delay_us, 0, MOST_DELAY, optional=True, allowed="from 0 to 10 years")
+        check_time("available_at", self.available_at_us)
+        check_integer("timeout", self.timeout_us, 1, optional=True, allowed="more than 0")
         key = self.idempotency_key
         if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY):
             raise InvalidArgument("idempotency_key", key, f"text of 1 to {MAX_KEY} characters")
-        if isinstance(self.tags, str):
-            raise InvalidArgument("tags", self.tags, "a list of words, not one text")
-        for tag in self.tags:
-            if not isinstance(tag, str) or not 0 < len(tag) <= MAX_TAG or any(c.isspace() or c in ",{}" for c in tag):
+        if self.metadata is not None and not isinstance(self.metadata, Mapping):
+            raise InvalidArgument("metadata", self.metadata, "an object of JSON-able values")
+        for tag in check_words("tags", self.tags):
+            if len(tag) > MAX_TAG or any(c.isspace() or c in ",{}" for c in tag):
                 raise InvalidArgument(
                     "tags", tag, f"words of 1 to {MAX_TAG} characters without spaces, commas or braces"
                 )

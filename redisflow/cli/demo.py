@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import click
 
-from redisflow.backend.connection import redact
+from redisflow.backend.location import redact
 from redisflow.backend.redis.inspect import workers
 from redisflow.cli.children import Child, stop_all
 from redisflow.cli.demo_board import Board

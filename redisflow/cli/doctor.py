@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import click
 
-from redisflow.backend.connection import redact
+from redisflow.backend.location import redact
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.inspect import Facts, gather_facts, workers
 from redisflow.cli.options import (

@@ -1,4 +1,4 @@
-"""`runs`, `workflows` and `queues`: lists."""
+"""`runs`, `workflows`, `versions` and `queues`: lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from redisflow.cli.options import (
     server_options,
 )
 from redisflow.cli.text import clean, clock, console, now_us, plain, print_json, status_text, table
-from redisflow.model.states import RunState
+from redisflow.model.errors import WorkflowNotFound
+from redisflow.model.states import GitInfo, RunState, WorkflowVersion
 from redisflow.settings import format_duration
 
 STATUSES = ["pending", "running", "completed", "failed", "cancelled"]
@@ -94,6 +95,39 @@ async def _workflows(options: Options, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("workflow")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@json_option
+@server_options
+@pass_options
+def versions(options: Options, workflow: str, limit: int, as_json: bool) -> None:
+    """List the versions of a workflow, newest first; number 1 is the oldest."""
+    found = run_async(_versions(options, workflow, limit))
+    if as_json:
+        print_json([version.to_wire() for version in found])
+        return
+    rows = [
+        (version.version_number, version.version_id.removeprefix("sha256:")[:12], _commit(version.git),
+         version.git.branch if version.git else "", clock(version.created_at), version.total_steps,
+         ", ".join(version.step_manifest))
+        for version in found
+    ]  # fmt: skip
+    console().print(table((">number", "version", "commit", "branch", "created", ">steps", ""), rows))
+
+
+async def _versions(options: Options, workflow: str, limit: int) -> list[WorkflowVersion]:
+    async with open_client(options) as client:
+        found = await client.backend.list_workflow_versions(workflow, limit)
+        if not found:
+            raise WorkflowNotFound(workflow, await client.backend.workflow_slugs())
+        return found
+
+
+def _commit(git: GitInfo | None) -> str:
+    return "" if git is None else git.commit[:12] + " (changed)" * git.dirty
+
+
+@click.command()
 @json_option
 @server_options
 @pass_options
@@ -106,7 +140,7 @@ async def _queues(options: Options, as_json: bool) -> None:
     async with open_client(options) as client:
         depths = await queue_depths(client.backend)
     if as_json:
-        print_json([_depth_json(depth) for depth in depths])
+        print_json([depth_json(depth) for depth in depths])
         return
     if not depths:
         click.echo("every queue is empty")
@@ -120,7 +154,8 @@ async def _queues(options: Options, as_json: bool) -> None:
     console().print(table(columns, rows))
 
 
-def _depth_json(depth: QueueDepth) -> dict[str, object]:
+def depth_json(depth: QueueDepth) -> dict[str, object]:
+    """A queue level for a program."""
     return {
         "queue": depth.queue, "priority": depth.level, "due": depth.due, "delayed": depth.delayed,
         "running": depth.running, "oldestDueUs": depth.oldest_us, "idleWorkers": depth.idle,

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import click
 
 from redisflow.backend.redis.analytics import Analytics
+from redisflow.backend.redis.rollups import MOST_MINUTES, Rollups
 from redisflow.cli.options import (
     Options,
     json_option,
@@ -19,6 +20,7 @@ from redisflow.cli.options import (
 from redisflow.cli.submit import DURATION
 from redisflow.cli.text import clock, console, now_us, plain, print_json, short, table
 from redisflow.model.analytics import AnalyticsSummary, WorkflowDuration
+from redisflow.model.histogram import Histogram
 from redisflow.settings import format_duration
 
 since_option = click.option(
@@ -42,11 +44,32 @@ async def window_start(figures: Analytics, since: int) -> int:
 @click.option("--workflow", metavar="SLUG", help="Only this workflow.")
 @click.option("--step", metavar="ID", help="Only events of this step; runs have none then.")
 @since_option
+@click.option(
+    "--minutes",
+    type=click.IntRange(1, MOST_MINUTES),
+    metavar="N",
+    help="Only the last N minutes (at most 360), from counters instead of events: at once however many runs there are.",
+)
 @json_option
 @server_options
 @pass_options
-def stats(options: Options, workflow: str | None, step: str | None, since: int, as_json: bool) -> None:
-    """Throughput, success, durations, retries and queues of a window of time."""
+def stats(
+    options: Options, workflow: str | None, step: str | None, since: int, minutes: int | None, as_json: bool
+) -> None:
+    """Throughput, success, durations, retries and queues of a window of time.
+
+    Figures are folded from the events of the window. With --minutes they come from counters that are kept a minute: exact, but for
+    percentiles, which are within 3.2 %.
+    """
+    if minutes is not None:
+        if step is not None:
+            raise click.UsageError("--minutes counts no single steps: leave --step out, or use --since")
+        rollups = run_async(_rollups(options, minutes))
+        if as_json:
+            print_json(_rollup_json(rollups, workflow))
+        else:
+            _print_rollups(rollups, workflow)
+        return
     summary = run_async(_stats(options, workflow, step, since))
     if as_json:
         print_json(summary.to_wire())
@@ -58,6 +81,57 @@ async def _stats(options: Options, workflow: str | None, step: str | None, since
     async with open_figures(options) as figures:
         start = await window_start(figures, since)
         return await figures.get_analytics_summary(start_us=start, workflow_slug=workflow, step_id=step)
+
+
+async def _rollups(options: Options, minutes: int) -> Rollups:
+    async with open_figures(options) as figures:
+        return await figures.get_rollups(minutes)
+
+
+_COUNTED = {
+    "runs": ("RunSubmitted", "WorkflowCompleted", "WorkflowFailed", "WorkflowCancelled"),
+    "steps": ("StepStarted", "StepCompleted", "StepFailed", "StepRetrying", "StepSkipped", "StepReclaimed"),
+}
+
+
+def _spreads(rollups: Rollups) -> dict[str, Histogram]:
+    return {"wait for a worker": rollups.waits, "step": rollups.steps, "run": rollups.runs}
+
+
+def _rollup_json(rollups: Rollups, workflow: str | None) -> dict[str, object]:
+    kinds = [kind for group in _COUNTED.values() for kind in group]
+    found: dict[str, object] = {
+        "startUs": rollups.start_us,
+        "minutes": rollups.minutes,
+        "events": {kind: rollups.total(kind, workflow) for kind in kinds},
+    }
+    if workflow is None:  # histograms are kept over all workflows
+        found["byMinute"] = [{kind: types[kind] for kind in kinds if types[kind]} for types in rollups.by_minute]
+        for name, spread in zip(("waitUs", "stepUs", "runUs"), _spreads(rollups).values(), strict=True):
+            found[name] = {"count": spread.count, **{f"p{q}": spread.percentile(q / 100) for q in (50, 95, 99)}}
+    return found
+
+
+def _print_rollups(rollups: Rollups, workflow: str | None) -> None:
+    out = console()
+    out.print(plain(f"from {clock(rollups.start_us)}, {rollups.minutes} min", "dim"))
+    for title, kinds in _COUNTED.items():
+        columns = [_words(kind) for kind in kinds]
+        row = [rollups.total(kind, workflow) for kind in kinds]
+        out.print()
+        out.print(table((title, *(f">{column}" for column in columns)), [("", *row)]))
+    if workflow is None:
+        spreads = [
+            (name, spread.count, *(format_duration(spread.percentile(q)) for q in (0.5, 0.95, 0.99)))
+            for name, spread in _spreads(rollups).items()
+            if spread.count
+        ]
+        out.print()
+        out.print(table(("time", ">samples", ">median", ">p95", ">p99"), spreads))
+
+
+def _words(kind: str) -> str:
+    return kind.removeprefix("Run").removeprefix("Workflow").removeprefix("Step").lower()
 
 
 def _print_summary(summary: AnalyticsSummary) -> None:

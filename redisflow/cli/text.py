@@ -27,7 +27,8 @@ _PIPE_WIDTH = 4_000
 
 STYLES: Final = {
     "pending": "dim", "scheduled": "cyan", "running": "yellow", "completed": "green", "failed": "bold red",
-    "skipped": "blue", "cancelled": "magenta", "ok": "green", "warn": "yellow", "fail": "bold red",
+    "skipped": "blue", "cancelled": "magenta", "idle": "dim", "stale": "bold red",
+    "ok": "green", "warn": "yellow", "fail": "bold red",
 }  # fmt: skip
 """Colour of a status."""
 

@@ -33,7 +33,8 @@ def export(options: Options, run_ids: tuple[str, ...], workflow: str | None, sta
     """Print the events of runs as JSON lines.
 
     One event a line, one run after the other, oldest run first; without RUN all runs. `redisflow import`
-    reads it.
+    reads it. The first RunSubmitted of each version has a further field, `plan`, by which runs that had not
+    ended can go on where they are imported; other readers may pass it by.
     """
     run_async(_export(options, run_ids, workflow, statuses))
 
@@ -57,15 +58,19 @@ def import_(options: Options, file: str, rename: bool, as_json: bool) -> None:
     a run id that is in use is refused. Times are kept, so a run that ended longer ago than the retention is
     deleted by the next round of a reclaimer.
 
-    A run that had not ended is stored as it stood, but without its plan, so it cannot go on: no worker has
-    code for its steps, and what was scheduled fails as `step-removed` in the end. How many such runs there
-    were is told; cancel them, and submit them anew.
+    A run that had not ended goes on, if its plan came along or is known here by its version: steps that were
+    scheduled can be claimed at their time. Steps that were running count as claimed at the time of the import
+    by a worker that sends no heartbeat: the reclaimer takes them back after the stale threshold, which counts
+    as a crash. So let the run's old namespace rest. Timeouts go on from the times in the events.
+
+    Where there is no plan, such a run is imported as history only, which is told: no worker has code for its
+    steps, and what was scheduled fails as `step-removed` in the end. Cancel it, and submit it anew.
     """
     report = run_async(_import(options, file, rename))
     if as_json:
         print_json({
             "runs": list(report.runs), "events": report.events, "live": list(report.live),
-            "renamed": dict(report.renamed),
+            "historyOnly": list(report.history_only), "renamed": dict(report.renamed),
         })  # fmt: skip
     else:
         _tell(report)
@@ -95,8 +100,18 @@ def _lines(file: str) -> Iterator[bytes]:
 def _tell(report: ImportReport) -> None:
     for old, new in report.renamed.items():
         click.echo(f"{clean(old)} is now {new}")
-    count = len(report.runs)
-    click.echo(f"{count} run{'' if count == 1 else 's'} with {report.events} events imported")
-    if report.live:
-        names = ", ".join(report.live[:5]) + (", …" if len(report.live) > 5 else "")
-        click.echo(f"{len(report.live)} had not ended and cannot go on, as they have no plan here: {names}", err=True)
+    click.echo(f"{_runs(len(report.runs))} with {report.events} events imported")
+    going = len(report.live) - len(report.history_only)
+    if going:
+        click.echo(f"{_runs(going)} had not ended and will go on here")
+    if report.history_only:
+        names = ", ".join(report.history_only[:5]) + (", …" if len(report.history_only) > 5 else "")
+        click.echo(
+            f"{_runs(len(report.history_only))} had not ended but came in as history only, since neither the lines nor this "
+            f"namespace have the plan of the version: {names}",
+            err=True,
+        )
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""`verify`: holds every key against the events it was derived from, and mends what differs if told to."""
+"""`verify`: holds every history against its rules and every key against the events, and mends keys if told to."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from redisflow.cli.options import (
 )
 from redisflow.cli.text import clean, print_json
 from redisflow.model.errors import RunNotFound
+from redisflow.model.invariants import RULES
 
 
 @click.command()
@@ -24,10 +25,10 @@ from redisflow.model.errors import RunNotFound
 @server_options
 @pass_options
 def verify(options: Options, run_ids: tuple[str, ...], repair: bool, as_json: bool) -> None:
-    """Check that every key is what the events imply.
+    """Check every history against its rules, and every key against the events.
 
-    Without RUN checks all runs and sets. Safe while workers run. Exits with 1 where something differs, also
-    if it was repaired.
+    Without RUN checks all runs, sets and keys. Safe while workers run. Exits with 1 where something differs, also
+    if it was repaired. docs/reliability.md lists the rules.
     """
     if run_async(_verify(options, run_ids, repair, as_json)):
         raise click.exceptions.Exit(1)
@@ -48,16 +49,28 @@ async def _verify(options: Options, run_ids: tuple[str, ...], repair: bool, as_j
                 events = f" (events {', '.join(violation.event_ids)})" if violation.event_ids else ""
                 click.echo(clean(f"{where}  {violation.rule}  {violation.message}{events}"))
         if repair:
-            for run_id in dict.fromkeys(violation.run_id for violation in found if violation.run_id):
-                repaired[run_id] = await verifier.repair(run_id)
+            repaired = await verifier.repair(found)
     if as_json:
         listed = [
             {"runId": v.run_id, "rule": v.rule, "message": v.message, "eventIds": list(v.event_ids)} for v in found
         ]
-        print_json({"runsChecked": verifier.runs_checked, "violations": listed, "repaired": repaired})
+        counts = {
+            "runsChecked": verifier.runs_checked,
+            "runsTold": verifier.runs_told,
+            "runsMoving": verifier.runs_moving,
+        }
+        print_json({**counts, "violations": listed, "repaired": repaired})
     else:
         for run_id, done in repaired.items():
-            ending = "repaired" if done else "not repaired: it moved or is gone; try again"
-            click.echo(f"{clean(run_id)}  {ending}")
+            ending = "repaired" if done else "not repaired: it moved meanwhile; try again"
+            click.echo(f"{clean(run_id) or '-'}  {ending}")
+        if repair and any(violation.rule in RULES for violation in found):
+            click.echo("histories stay as they are: a broken rule of events is for a person to look at")
+        for count, words in (
+            (verifier.runs_told, "saved, imported or cut by a caller: only their keys were checked"),
+            (verifier.runs_moving, "moved at every look and were not checked: run it again"),
+        ):
+            if count:
+                click.echo(f"{count} runs {words}")
         click.echo(f"{verifier.runs_checked} runs checked, {len(found)} violations")
     return bool(found)

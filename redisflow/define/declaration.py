@@ -20,7 +20,7 @@ from redisflow.define.retries import RetryOption, compile_policy
 from redisflow.define.source import code_hash
 from redisflow.define.steps import Step, is_async, payloads_of
 from redisflow.model.errors import DefinitionError
-from redisflow.model.workflow import SLUG, STEP_ID
+from redisflow.model.workflow import SLUG, STEP_NAME
 from redisflow.settings import Duration, parse_duration
 
 StepKey = Callable[..., Any] | str
@@ -88,7 +88,7 @@ class Declaration:
         step_id = options.name if options.name is not None else getattr(fn, "__name__", "")
         where = f"step {step_id!r} of {self.where}"
         check_function(fn, where)
-        check_name(step_id, STEP_ID, where, "name")
+        check_name(step_id, STEP_NAME, where, "name")
         self._check_id(step_id, where)
         _check_executor(fn, options, where)
         if options.queue is not None:
@@ -221,7 +221,7 @@ def check_name(value: object, pattern: str, where: str, what: str) -> None:
         DefinitionError: it does not.
     """
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        allowed = "letters, digits, '_' and '-'" if pattern == STEP_ID else "letters, digits, '_', '.' and '-'"
+        allowed = "letters, digits, '_' and '-'" if pattern == STEP_NAME else "letters, digits, '_', '.' and '-'"
         raise DefinitionError(f"{where}: {what} {value!r} is not allowed: pass {what}= with {allowed}, 1 to 64 of them")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redisflow.define.binding import Binding
+from redisflow.define.context import StepContext
 from redisflow.define.hints import bare, is_open, show
 from redisflow.define.payloads import UNBUILDABLE, Payload, Reader, first_line, problems, read_plain
 from redisflow.define.resources import Resource
@@ -111,7 +112,7 @@ class Step:
         self,
         input_json: Text | None,
         outputs: Mapping[str, Text | None],
-        ctx: object,
+        ctx: StepContext | None,
         resources: Mapping[Resource[Any], Any],
     ) -> dict[str, Any]:
         """Make the keyword arguments for `fn`.
@@ -119,7 +120,7 @@ class Step:
         Args:
             input_json: the run's input as JSON text; None where it has none.
             outputs: JSON text of the outputs by step id; a skipped step is missing or None.
-            ctx: what the context parameter receives: a `StepContext`, or what a test takes for one.
+            ctx: what the context parameter receives; None where the step has none.
             resources: the open value of each of `self.resources`.
 
         Raises:

@@ -18,10 +18,12 @@ RUN_LIVE = frozenset({"pending", "running"})
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What the fold needs of a compiled step: its dependencies with their edge kinds (`r`, `o`, `a`), and its queue."""
+    """What fold and checks need of a compiled step: its dependencies with their edge kinds (`r`, `o`, `a`), queue and budgets."""
 
     dependencies: Mapping[str, str]
     queue: str
+    attempts: int = 1
+    crashes: int = 0
 
 
 @dataclass
@@ -53,6 +55,7 @@ class RunFold:
     """A run as its hash holds it."""
 
     status: str = "-"
+    submitted: bool = False
     slug: str = "-"
     priority: int = 0
     created: int = 0
@@ -68,6 +71,8 @@ class RunFold:
     key_hash: str | None = None
     key_elsewhere: bool = False
     steps: dict[str, StepFold] = field(default_factory=dict)
+    latest: int = 0
+    """Time of the latest event that is no log line."""
     failures: list[tuple[str, int]] = field(default_factory=list)
     """Stream id and time of every StepFailed."""
 
@@ -127,6 +132,8 @@ def fold_run(entries: Iterable[Entry]) -> RunFold:
     if submission is not None:
         _run_submitted(run, submission)
     for entry in ordered:
+        if entry.type != "LogEntry":
+            run.latest = max(run.latest, entry.at)
         reducer = _REDUCERS.get(entry.type)
         if reducer is not None:
             reducer(run, entry)
@@ -152,6 +159,8 @@ def _step_scheduled(run: RunFold, entry: Entry) -> None:
     step.level = max(-100, min(100, entry.fields.get("p", run.priority)))
     step.since = entry.fields.get("un", step.since)
     step.available = entry.fields.get("v", entry.at + entry.fields.get("dl", 0))
+    if step.status == "failed":
+        run.failed = None
     step.status = "scheduled"
 
 
@@ -195,8 +204,9 @@ def _step_reclaimed(run: RunFold, entry: Entry) -> None:
 
 
 def _run_submitted(run: RunFold, entry: Entry) -> None:
-    if run.created:
+    if run.submitted:
         return
+    run.submitted = True
     fields = entry.fields
     if run.status == "-":
         run.status = "pending"
@@ -212,7 +222,7 @@ def _run_submitted(run: RunFold, entry: Entry) -> None:
 
 
 def _workflow_started(run: RunFold, entry: Entry) -> None:
-    if run.status == "-":
+    if not run.submitted and run.slug == "-":  # a history without its submission, whatever came before by time
         run.slug, run.created = entry.fields.get("wf", "-"), entry.at
     run.status, run.started = "running", entry.at
 

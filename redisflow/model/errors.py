@@ -150,6 +150,27 @@ class ServerUnavailable(RedisflowError):
     """The server could not be reached, or did not become usable, within the deadline."""
 
 
+class NotReplicated(RedisflowError):
+    """A submission was acknowledged by the primary, but no replica has confirmed it.
+
+    Attributes:
+        run_ids: the runs.
+        stored: they are on the primary and go on; False where a failover has lost them.
+    """
+
+    def __init__(self, run_ids: Sequence[str], *, stored: bool) -> None:
+        self.run_ids = tuple(run_ids)
+        self.stored = stored
+        more = f" and {len(run_ids) - 1} more" if len(run_ids) > 1 else ""
+        said = (
+            "is stored and goes on, but no replica confirmed it in time: a failover now could lose it. Check the replica, and "
+            "submit again with the same key to ask again"
+            if stored
+            else "was lost by a failover: submit it again"
+        )
+        super().__init__(f"run {run_ids[0]}{more} {said}")
+
+
 class ServerUnsuitable(RedisflowError):
     """The server is too old, evicts keys, or holds another schema."""
 

@@ -26,8 +26,10 @@ from redisflow.model.retry import RetryPolicy
 EdgeKind = Literal["required", "optional", "after"]
 OnError = Literal["stop", "finish"]
 
-STEP_ID = r"^[A-Za-z0-9_-]{1,64}$"
-"""What a declared step id may be; ids with a dot are kept for instances of a mapped step."""
+STEP_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+"""What the name of a step declared in Python may be; names with a dot are kept for instances of a mapped step."""
+STEP_ID = r"^[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100}){0,7}$"
+"""What a step id may be: names, and those of other makers of workflows, which may be nested (`group/step`)."""
 SLUG = r"^[A-Za-z0-9_.-]{1,64}$"
 """What a workflow's slug and the name of a queue may be."""
 

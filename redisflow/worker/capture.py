@@ -14,13 +14,14 @@ import threading
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from redisflow.tracing import current_ids
 from redisflow.worker.context import Context
 
 current_step: ContextVar[Context | None] = ContextVar("redisflow_step", default=None)
 
 
 class StepFilter(logging.Filter):
-    """Adds `run_id`, `step_id` and `attempt` to records made while a step runs."""
+    """Adds `run_id`, `step_id` and `attempt` to records made while a step runs, and `trace_id` and `span_id` within a span."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Never drops a record."""
@@ -28,6 +29,7 @@ class StepFilter(logging.Filter):
         record.run_id = context.run_id if context else None
         record.step_id = context.step_id if context else None
         record.attempt = context.attempt if context else None
+        record.trace_id, record.span_id = current_ids() or (None, None)
         return True
 
 
@@ -41,7 +43,10 @@ class TextFormatter(logging.Formatter):
         """One line, and the traceback where there is one."""
         text = super().format(record)
         run_id = getattr(record, "run_id", None)
-        return text if run_id is None else f"{text}  run={run_id} step={record.step_id} attempt={record.attempt}"  # type: ignore[attr-defined]
+        if run_id is not None:
+            text += f"  run={run_id} step={record.step_id} attempt={record.attempt}"  # type: ignore[attr-defined]
+        trace_id = getattr(record, "trace_id", None)
+        return text if trace_id is None else f"{text} trace={trace_id}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -53,7 +58,7 @@ class JsonFormatter(logging.Formatter):
             "time": round(record.created, 6), "level": record.levelname.lower(), "logger": record.name,
             "message": record.getMessage(),
         }  # fmt: skip
-        for name in ("run_id", "step_id", "attempt"):
+        for name in ("run_id", "step_id", "attempt", "trace_id", "span_id"):
             value = getattr(record, name, None)
             if value is not None:
                 line[name] = value

@@ -18,7 +18,7 @@ from typing import Any
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.steps import parse_answer
 from redisflow.backend.replies import Reply
-from redisflow.backend.turns import FIELDS, MAX_CLAIMS, Lane, TurnAnswer, TurnLink
+from redisflow.backend.turns import FIELDS, MAX_CLAIMS, Lane, TurnAnswer, TurnLink, follow_partitions
 from redisflow.model.errors import RedisflowError
 from redisflow.worker.context import Job
 
@@ -52,10 +52,11 @@ class Dispatcher:
         self._settled = settled
         self._free = list(range(concurrency - 1, -1, -1))
         self._claim_at_most = min(MAX_CLAIMS, max(1, (concurrency + 1) // 2))
-        self._pumping = False
+        self._pumping = self._starved = False
         self._turn_of: int = 0
         self._jobs: dict[int, list[Job]] = {}
         self._watch: asyncio.TimerHandle | None = None
+        self._following: asyncio.Task[None] | None = None
         self.draining = False
         self.links = [
             TurnLink(
@@ -73,8 +74,9 @@ class Dispatcher:
 
     def close(self) -> None:
         """Close all lines at once."""
-        if self._watch:
-            self._watch.cancel()
+        for handle in (self._watch, self._following):
+            if handle is not None:
+                handle.cancel()
         for link in self.links:
             link.close()
 
@@ -82,6 +84,11 @@ class Dispatcher:
     def idle(self) -> bool:
         """No outcome waits and no turn is under way."""
         return not any(link.busy for link in self.links)
+
+    def follow(self) -> None:
+        """Look whether partitions lie elsewhere now: something did not answer."""
+        if self._following is None or self._following.done():
+            self._following = self._loop.create_task(follow_partitions(self.links))
 
     def wake(self, partition: int) -> None:
         """A hint that a partition has work."""
@@ -126,14 +133,21 @@ class Dispatcher:
         self._pumping = False
         count = len(self.links)
         self._turn_of += 1
+        share = self._claim_at_most
+        if (
+            count > 1
+        ):  # a turn takes no more than its part, so that a partition that is slow to answer leaves some to the others
+            share = min(share, max(1, len(self._free) // max(1, sum(link.due for link in self.links))))
+        self._starved = False
         for index in range(count):
             link = self.links[(index + self._turn_of) % count]
             while (link.outbox or (link.due and self._free and not self.draining)) and (lane := link.idle_lane()):
                 slots: list[int] = []
                 if self._free and not self.draining:
-                    slots = self._free[-self._claim_at_most :]
-                    del self._free[-self._claim_at_most :]
+                    slots = self._free[-share:]
+                    del self._free[-share:]
                 self._send(link, lane, slots, woken=False)
+            self._starved = self._starved or (link.due and not self._free)
 
     def _send(self, link: TurnLink, lane: Lane, slots: list[int], *, woken: bool) -> None:
         if slots:
@@ -169,7 +183,7 @@ class Dispatcher:
             self._on_outcome(job, code)
         if asked or link.timer is None:  # also where the slots it asked with were taken back meanwhile
             self._plan_next_look(link, answer)
-        if link.outbox or link.due:
+        if link.outbox or link.due or (self._starved and self._free):
             self.pump()
 
     def _on_outcome(self, job: Job, code: Any) -> None:

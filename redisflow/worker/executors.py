@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from contextvars import copy_context
 from typing import Any
 
+from redisflow import tracing
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.recording import Note, Recording
 from redisflow.backend.redis.steps import failure_parts, skip_data
@@ -22,6 +23,7 @@ from redisflow.backend.replies import Reply
 from redisflow.codec import encode_payload, pack
 from redisflow.define import Resource, Skip, Step, Workflow
 from redisflow.model.fingerprints import fingerprint_error
+from redisflow.model.histogram import bucket_of
 from redisflow.worker.capture import current_step
 from redisflow.worker.checkpoints import Checkpoints, StreamStore
 from redisflow.worker.context import Context, Job
@@ -29,6 +31,7 @@ from redisflow.worker.failures import StepTimeout, describe, is_fatal, retry_aft
 from redisflow.worker.isolate import Encoded, Isolation
 from redisflow.worker.logs import StepLog
 from redisflow.worker.threads import Threads
+from redisflow.worker.traces import StepTraces
 
 log = logging.getLogger("redisflow.worker")
 Report = Callable[..., None]
@@ -72,7 +75,8 @@ class Executors:
         self._backend = backend
         self._workflows = workflows
         self._worker_id = worker_id
-        self._report = report
+        self._traces = StepTraces(backend) if tracing.enabled() else None
+        self._report = report if self._traces is None else self._traces.watch(report)
         self._threads = Threads()
         self._resources = Resources(resources)
         self._found: dict[tuple[int, int, bytes], tuple[Step, str] | None] = {}
@@ -94,7 +98,8 @@ class Executors:
     def start(self, job: Job) -> None:
         """Begin to run a claimed job."""
         job.started = time.perf_counter()
-        task = self._loop.create_task(self._run(job))
+        traces = self._traces
+        task = self._loop.create_task(self._run(job) if traces is None else traces.run(job, self._run))
         job.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -215,10 +220,11 @@ class Executors:
             text: str = value
         else:
             text = encode_payload(value, what=f"the output of step {step.id!r}", limit=self._limit)
-        fields: dict[str, Any] = {"a": job.attempt, "d": _micros(job), "x": step.export}
+        duration = _micros(job)
+        fields: dict[str, Any] = {"a": job.attempt, "d": duration, "x": step.export}
         if job.usage is not None:
             fields["ru"] = job.usage
-        self._report(job, "c", pack(fields), text)
+        self._report(job, "c", pack(fields), text, str(bucket_of(duration)))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Skip):

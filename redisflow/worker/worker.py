@@ -17,7 +17,9 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +27,7 @@ from redisflow.backend.beats import BeatLine
 from redisflow.backend.keys import check_slug
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
+from redisflow.backend.turns import TurnLink
 from redisflow.codec import pack
 from redisflow.define import Resource, Task, Workflow
 from redisflow.model.errors import RedisflowError, UsageError
@@ -81,6 +84,16 @@ class Worker:
         return len(self._jobs)
 
     @property
+    def links(self) -> list[TurnLink]:
+        """Its line to each partition, once started."""
+        return self._dispatcher.links
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since every partition answered a heartbeat."""
+        return time.monotonic() - self._heartbeat.beaten_at
+
+    @property
     def asleep(self) -> bool:
         """It stands in every partition among those to be woken, and nothing is under way."""
         return self._dispatcher.idle and all(link.asleep for link in self._dispatcher.links)
@@ -114,8 +127,10 @@ class Worker:
             for index, keys in enumerate(partitions)
         ]
         self._heartbeat = Heartbeat(
-            lines, jobs=self._all_jobs, info=self._info, interval_us=interval, lost=self._lost_from_thread
-        )
+            lines, jobs=self._all_jobs, info=self._info, interval_us=interval,
+            lost=lambda job, reply: self._from_thread(self._lost, job, reply),
+            undelivered=lambda: self._from_thread(self._dispatcher.follow),
+        )  # fmt: skip
         self._heartbeat.start()
         for index, keys in enumerate(partitions):
             await self.backend.listener.subscribe(
@@ -134,10 +149,14 @@ class Worker:
             NamespaceLost: the server was flushed or replaced.
         """
         await self.start()
-        await self._stopping.wait()
+        await self.stopped()
         await self.drain()
         if self._failure is not None:
             raise self._failure
+
+    async def stopped(self) -> None:
+        """Wait until `stop` is called or the worker cannot go on."""
+        await self._stopping.wait()
 
     def stop(self) -> None:
         """Ask `run` to drain and return; a second call cuts the drain short."""
@@ -212,15 +231,16 @@ class Worker:
 
     def _info(self) -> str:
         return json.dumps(
-            {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "concurrency": self.concurrency,
-             "queues": self.queues, "workflows": sorted(self.workflows)}
+            {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "version": version("redisflow"),
+             "concurrency": self.concurrency, "queues": self.queues, "workflows": sorted(self.workflows),
+             "running": len(self._jobs)}
         )  # fmt: skip
 
-    def _lost_from_thread(self, job: Job, reply: Reply) -> None:
+    def _from_thread(self, call: Callable[..., None], *args: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._lost, job, reply)
+            self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:
-            log.debug("a lease was lost after the worker's end")
+            log.debug("a heartbeat was answered after the worker's end")
 
     def _lost(self, job: Job, reply: Reply) -> None:
         """The lease of a job is gone, or its run has ended: no outcome is wanted."""

@@ -9,6 +9,7 @@ import pytest
 
 from redisflow.backend.redis import RedisBackend, walk
 from redisflow.backend.redis.analytics import Analytics
+from redisflow.backend.redis.verify import Verifier
 from redisflow.backend.types import Submission
 from redisflow.codec import pack
 from redisflow.model import analytics as figures
@@ -28,6 +29,7 @@ from tests.flows import (
     plan,
     reclaim,
     retry,
+    scores,
     start,
     step,
     submit,
@@ -185,15 +187,98 @@ async def test_events_with_a_time_of_their_own_count_by_it(backend: Backend) -> 
         ("StepScheduled", "a", {"a": 1, "r": "i", "v": 1010, "ts": 1010}, ""),
         ("WorkflowCompleted", "", {"w": 1, "d": 50, "n": 1, "ts": 1050}, ""),
     ):
-        rest += ["old-1", kind, name, pack(fields), payload, ""]
+        rest += ["old-1", kind, name, pack({**fields, "sv": 1}), payload, ""]
     await backend.call("append", partition, rest)
     live = await start(backend, CHAIN)
-    late = pack({"a": 1, "d": 3, "x": False, "ts": 1045})
+    late = pack({"a": 1, "d": 3, "x": False, "ts": 1045, "sv": 1})
     await backend.call("append", backend.partition(live.run_id), [live.run_id, "StepCompleted", "z", late, "1", ""])
     summary = await check_window(backend, ["old-1", live.run_id], start_us=1010, end_us=1045)
     assert (summary.success_rate.successful_steps, summary.success_rate.total_runs) == (2, 0)
     assert summary.scheduling_latency.max_us == 20
     await check_window(backend, ["old-1", live.run_id], start_us=0, end_us=1060)
+
+
+async def save(backend: Backend, run_id: str, kind: str, at: int | None = None, **fields: Any) -> None:
+    """Append an event of step a, at a time of its own or now."""
+    fields |= {"a": 1, "sv": 1, **({} if at is None else {"ts": at})}
+    payload = "1" if kind == "StepCompleted" else ""
+    await backend.call("append", backend.partition(run_id), [run_id, kind, "a", pack(fields), payload, ""])
+
+
+async def check_every_start(backend: Backend, runs: Sequence[str]) -> None:
+    """Windows that begin at each event of the runs, and just after it."""
+    times = sorted({event.timestamp_us for event in await events_of(backend, runs)})
+    for low in {at + shift for at in times for shift in (0, 1)}:
+        await check_window(backend, runs, start_us=low, end_us=times[-1] + HOUR)
+        await check_window(backend, runs, start_us=low, end_us=times[-1] + HOUR, workflow_slug="flow")
+
+
+ENDED = {"d": 3, "x": False}
+RETRYING = {"na": 2, "e": {"message": "m"}}
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_events_after_the_end_of_their_run_count(backend: Backend, partitions: int) -> None:
+    runs = [await submit(backend, CHAIN) for _ in range(5)]
+    for run_id in runs[:4]:
+        await complete(backend, run_id, "a", "b")
+    await travel(backend, SECOND, backend.partition(runs[0]))
+    await save(backend, runs[0], "StepCompleted", **ENDED)  # at the time of the call
+    await save(backend, runs[1], "StepRetrying", await backend.now() + 2 * HOUR, **RETRYING)
+    await save(backend, runs[1], "StepCompleted", await backend.now() + HOUR, **ENDED)  # the later one stays the latest
+    await save(backend, runs[2], "LogEntry", await backend.now() + HOUR, st="stdout", m="line")
+    await save(backend, runs[3], "StepCompleted", await backend.now() - HOUR, **ENDED)
+    await save(backend, runs[4], "StepRetrying", await backend.now() + 3 * HOUR, **RETRYING)  # before it ended
+    await complete(backend, runs[4], "a", "b")
+    strays = {run_id for keys in backend.partitions for run_id in await scores(backend, keys.strays)}
+    assert strays == {runs[0], runs[1], runs[4]}
+    await check_every_start(backend, runs)
+    late = await backend.now() + 2 * HOUR
+    assert (await backend.get_retry_analysis(start_us=late, end_us=late + 2 * HOUR)).total_retries == 1
+    for run_id in runs:
+        await backend.delete_run(run_id)
+    assert [await scores(backend, keys.strays) for keys in backend.partitions] == [{}] * partitions
+
+
+async def test_a_history_whose_end_is_not_its_last_event(backend: Backend) -> None:
+    rest: list[Any] = []
+    for kind, name, fields in (
+        ("WorkflowStarted", "", {"wf": "legacy", "vi": "v1", "w": 1, "hs": False, "hi": False, "ts": 1000}),
+        ("WorkflowCompleted", "", {"w": 1, "d": 50, "n": 1, "ts": 1020}),
+        ("StepStarted", "a", {"a": 1, "wi": "w", "dp": [], "ts": 1030}),
+        ("StepCompleted", "a", {"a": 1, "d": 5, "x": False, "ts": 1040}),
+    ):
+        rest += ["old-1", kind, name, pack({**fields, "sv": 1}), "1" if kind == "StepCompleted" else "", ""]
+    await backend.call("append", 0, rest)
+    await check_every_start(backend, ["old-1"])
+    strays = backend.partitions[0].strays
+    assert await scores(backend, strays) == {"old-1": 1040}
+    await backend.client.zrem(strays, "old-1")
+    verifier = Verifier(backend)
+    assert [violation.rule for violation in await verifier.check_run("old-1")] == ["strays"]
+    await verifier.repair(await verifier.check_run("old-1"))
+    assert await scores(backend, strays) == {"old-1": 1040}
+    await backend.delete_step_events("legacy", "old-1", ["a"])
+    assert await scores(backend, backend.partitions[0].strays) == {}
+
+
+async def test_a_stray_that_is_retried_still_counts_once(backend: Backend) -> None:
+    failed = await submit(backend, CHAIN)
+    await fail(backend, await claim(backend, failed, "a"))
+    await save(backend, failed, "StepRetrying", await backend.now() + HOUR, **RETRYING)
+    await backend.retry_run(failed)
+    await check_every_start(backend, [failed])
+    await complete(backend, failed, "a", "b")
+    await check_every_start(backend, [failed])
+
+
+async def test_a_worker_seen_after_the_end_of_its_run_is_active(backend: Backend) -> None:
+    run_id = await submit(backend, CHAIN)
+    await complete(backend, run_id, "a", "b")
+    await travel(backend, 48 * HOUR)
+    assert (await backend.get_active_workers()).workers == ()
+    await save(backend, run_id, "StepHeartbeat", wi="late")
+    assert [worker.worker_id for worker in (await backend.get_active_workers()).workers] == ["late"]
 
 
 async def test_the_last_of_a_pair_is_the_last_by_time(backend: Backend) -> None:
@@ -206,7 +291,7 @@ async def test_the_last_of_a_pair_is_the_last_by_time(backend: Backend) -> None:
         ("StepCompleted", "a", {"a": 1, "d": 5, "x": False, "ts": 1040}),
         ("WorkflowCompleted", "", {"w": 1, "d": 50, "n": 1, "ts": 1050}),
     ):
-        rest += ["old-1", kind, name, pack(fields), "1" if kind == "StepCompleted" else "", ""]
+        rest += ["old-1", kind, name, pack({**fields, "sv": 1}), "1" if kind == "StepCompleted" else "", ""]
     await backend.call("append", 0, rest)
     assert (await backend.get_scheduling_latency(start_us=0)).max_us == 10
 
@@ -357,7 +442,7 @@ async def test_wrong_arguments_are_refused(settings: Settings) -> None:
         ("end_us", {"end_us": 1.5}),
         ("end_us", {"end_us": True}), ("workflow_slug", {"workflow_slug": "a b"}),
         ("step_id", {"step_id": ""}),
-        ("run_ids", {"run_ids": "r1"}), ("run_id", {"run_ids": ["a b"]}),
+        ("run_ids", {"run_ids": "r1"}), ("run_ids", {"run_ids": ["a b"]}),
     ):  # fmt: skip
         with pytest.raises(InvalidArgument, match=rf"^{name}="):
             await backend.get_analytics_summary(**options)  # type: ignore[arg-type]

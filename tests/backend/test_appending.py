@@ -116,6 +116,22 @@ async def test_events_out_of_time_order_count_by_their_time(backend: RedisBacken
     assert found.status == ("c" if first == "completion" else "f")
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_end_dated_before_the_start_leaves_the_run_its_workflow(backend: RedisBackend, together: bool) -> None:
+    """Clocks differ. The fold replays by time, so the start decides the status, and the run is one of its workflow's."""
+    start = ("WorkflowStarted", "", {"wf": "legacy", "vi": "v1", "w": 1, "hs": False, "hi": False, "ts": 2_000_000})
+    end = ("WorkflowCompleted", "", {"w": 1, "d": 5, "n": 1, "ts": 1_000_000})
+    for events in [(start, end)] if together else [(start,), (end,)]:
+        await append(backend, "old-1", *events)
+    state = await backend.get_run("old-1")
+    assert state is not None
+    assert (state.workflow_slug, state.status) == ("legacy", "running")
+    assert (state.created_at, state.started_at, state.completed_at) == (2_000_000, 2_000_000, 1_000_000)
+    assert [event.workflow_slug for event in await backend.load_events("legacy", "old-1")] == ["legacy"] * 2
+    assert await backend.list_run_ids("legacy") == ["old-1"]
+    assert await backend.list_run_ids("-") == []
+
+
 async def test_a_late_log_line_moves_nothing(backend: RedisBackend) -> None:
     run_id = await submit(backend, ONE)
     await complete(backend, run_id, "a")

@@ -52,6 +52,19 @@ async def drain(backend: RedisBackend) -> list[str]:
     return ran
 
 
+async def test_a_saved_event_stops_no_run_in_its_tracks(backend: RedisBackend) -> None:
+    """One with a time of its own has the run folded anew, while most of its roots still wait in `expand`."""
+    run_id = await submit(backend, fan_out(WIDTH))
+    early = (await header(backend, run_id)).created - 1
+    event = {
+        "category": "step", "type": "StepScheduled", "stepId": "s0", "attemptNumber": 1, "reason": "initial",
+        "availableAtUs": early,
+    }  # fmt: skip
+    await backend.append_event("flow", run_id, {**event, "timestampUs": early})
+    await rounds(backend)
+    assert len(await scores(backend, backend.partitions[0].scheduled("flow", 0))) == WIDTH
+
+
 async def test_1200_roots_are_scheduled_by_rounds(backend: RedisBackend) -> None:
     run_id = await submit(backend, fan_out(WIDTH))
     keys = backend.partitions[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Submission
@@ -146,6 +148,53 @@ async def test_an_outcome_that_raises_takes_its_run_with_it_and_no_other(backend
     # the run is not stranded: its outcomes can be sent again
     answers = (await turn(backend, 3, outcomes=[*completed(bad, "a", lease), *completed(bad, "b", lease)]))[ANSWERS]
     assert answers == [Reply.OK, Reply.OK]
+
+
+async def places(backend: RedisBackend, run_id: str) -> dict[str, object]:
+    """All that is stored of a run: its own keys, and its members in the queue and among the running."""
+    keys = backend.partitions[0]
+    found: dict[str, object] = {}
+    for key, value in (await snapshot(backend)).items():
+        if run_id.encode() in key:
+            found[key.decode()] = value
+    for key in (keys.scheduled("flow", 0), keys.running, keys.ended, keys.index("flow", "running")):
+        found[key] = {member: at for member, at in (await scores(backend, key)).items() if run_id in member}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "more"),
+    [("i", ()), ("i", ("due",)), ("o:z", ("due",))],
+    ids=["what the call itself scheduled", "what was due before", "after another of its steps was claimed"],
+)
+async def test_a_claim_that_raises_takes_its_run_with_it_and_no_other(
+    backend: RedisBackend, corrupt: str, more: tuple[str, ...]
+) -> None:
+    """Outcomes of the same call were settled before the claim raised: they are refused too, and none is half written."""
+    workflow = plan(step("a"), step("z"), *(step(name) for name in more), step("last", "a", "z"))
+    text = '"' + "long" * 50 + '"'  # by reference, so that a claim reads it from the stream
+    bad, good = [await submit(backend, workflow, input=text) for _ in range(2)]
+    leases = {}
+    for run_id in (bad, good):
+        await backend.complete_step(await claim(backend, run_id, "z"), text)
+        leases[run_id] = (await claim(backend, run_id, "a")).lease
+    run_key = backend.keys_of(bad).run(bad)
+    sound = await backend.client.hget(run_key, corrupt)  # type: ignore[misc]
+    await backend.client.hset(run_key, corrupt, "@no stream id")  # type: ignore[misc]
+    before = await places(backend, bad)
+    outcomes = [part for run_id, lease in leases.items() for part in completed(run_id, "a", lease)]
+    reply = await turn(backend, 1, want=9, outcomes=outcomes)
+    refused, taken = reply[ANSWERS]
+    assert (refused[0], taken) == (Reply.REJECTED, Reply.OK)
+    assert b"stream ID" in refused[1]
+    assert {(entry[0].decode(), entry[1].decode()) for entry in reply[CLAIMS]} == {(good, n) for n in (*more, "last")}
+    assert await places(backend, bad) == before
+    assert (await history(backend, good))[-1] == "StepStarted last"
+    # the run is not stranded: once it is sound again, the outcome sent again goes through
+    await backend.client.hset(run_key, corrupt, sound)  # type: ignore[misc]
+    reply = await turn(backend, 2, want=9, outcomes=completed(bad, "a", leases[bad]))
+    assert reply[ANSWERS] == [Reply.OK]
+    assert {entry[1].decode() for entry in reply[CLAIMS]} == {*more, "last"}
 
 
 async def test_a_worker_with_nothing_to_do_sleeps_and_is_woken_once(backend: RedisBackend) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.inspect import queue_depths
+from redisflow.client import Client
+from redisflow.model.states import StepDefinition, WorkflowRegistration
 from redisflow.settings import Settings
 from tests.cli.conftest import Call, Service
 
@@ -174,7 +176,9 @@ def test_verify(rf: Call, shop_worker: Service) -> None:
     done = rf("verify")
     assert done.out == "1 runs checked, 0 violations\n"
     assert done.code == 0
-    assert rf("verify", "r1", "--json").json == {"runsChecked": 1, "violations": [], "repaired": {}}
+    assert rf("verify", "r1", "--json").json == {
+        "runsChecked": 1, "runsTold": 0, "runsMoving": 0, "violations": [], "repaired": {},
+    }  # fmt: skip
 
 
 async def test_verify_finds_and_repairs(rf: Call, registered: None, settings: Settings) -> None:
@@ -188,3 +192,29 @@ async def test_verify_finds_and_repairs(rf: Call, registered: None, settings: Se
     assert f"{run_id}  queue" in found.out
     assert f"{run_id}  repaired" in found.out
     assert (await asyncio.to_thread(rf, "verify")).code == 0
+
+
+async def test_nested_steps(rf: Call, settings: Settings) -> None:
+    steps = (
+        StepDefinition(id="load/eu", name="eu", dependencies=(), export_output=False),
+        StepDefinition(id="load/us", name="us", dependencies=("load/eu",), export_output=True),
+    )
+    async with Client(settings=settings) as client:
+        backend = client.backend
+        await backend.register_workflow(WorkflowRegistration(slug="nested", name="Nested", steps=steps))
+        run_id = (await client.submit("nested", run_id="n1")).id
+        for step in steps:
+            claim = await backend.claim_step(run_id, step.id, "w-1")
+            assert claim is not None
+            line = {"timestamp": 5, "stream": "stdout", "message": f"in {step.id}", "attempt_number": 1}
+            await backend.save_step_logs("nested", run_id, step.id, [line])
+            await backend.complete_step(claim, "1", export_output=step.export_output)
+    assert "load/eu, load/us" in (await asyncio.to_thread(rf, "workflows")).out
+    shown = (await asyncio.to_thread(rf, "show", run_id)).out
+    assert "load/eu  completed" in shown
+    logs = (await asyncio.to_thread(rf, "logs", run_id, "load/us", "--json")).out.splitlines()
+    assert [json.loads(line)["message"] for line in logs] == ["in load/us"]
+    child = (await asyncio.to_thread(rf, "rerun", run_id, "--from", "load/us")).out.strip()
+    assert "load/us  scheduled" in (await asyncio.to_thread(rf, "show", child)).out
+    figures = (await asyncio.to_thread(rf, "stats", "--step", "load/us", "--json")).json
+    assert figures["stepDuration"]["count"] == 1

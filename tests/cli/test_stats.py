@@ -52,3 +52,27 @@ def test_wrong_calls(rf: Call) -> None:
         done = rf("stats", *arguments)
         assert message in done.error
         assert done.code == 2
+
+
+def test_stats_of_the_last_minutes(rf: Call, shop_worker: Service) -> None:
+    for number, given in enumerate((ORDER, ORDER, FAILS)):
+        rf("submit", "shop", given, "--wait", "--run-id", f"r{number}")
+    found = rows(rf("stats", "--minutes", "5").out)
+    assert found["wait"][3] == found["step"][0]
+    assert found["run"][0] == "3"
+    told = rf("stats", "--minutes", "5", "--json").json
+    assert told["minutes"] == 5
+    assert (told["events"]["RunSubmitted"], told["events"]["WorkflowFailed"]) == (3, 1)
+    assert sum(types.get("RunSubmitted", 0) for types in told["byMinute"]) == 3
+    assert told["runUs"]["count"] == 3
+    assert 0 < told["runUs"]["p50"] <= told["runUs"]["p99"]
+    other = rf("stats", "--minutes", "5", "--workflow", "other", "--json").json
+    assert set(other["events"].values()) == {0}
+    assert "runUs" not in other
+
+
+def test_single_steps_have_no_counters(rf: Call, registered: None) -> None:
+    refused = rf("stats", "--minutes", "5", "--step", "bill")
+    assert refused.code == 2
+    assert "--step" in refused.err
+    assert rf("stats", "--minutes", "0").code == 2

@@ -226,6 +226,8 @@ def test_export_and_import(rf: Call, registered: None, tmp_path: Path) -> None:
     assert "\x1b" not in done.out
     wires = [json.loads(line) for line in done.out.splitlines()]
     assert all(list(wire)[:2] == list(wires[0])[:2] for wire in wires)
+    carried = [wire.pop("plan") for wire in wires if "plan" in wire]
+    assert [plan["slug"] for plan in carried] == ["shop"]  # once, though there are three runs of it
     assert wires == [parse_event(wire).to_wire() for wire in wires]
     assert list(dict.fromkeys(wire["runId"] for wire in wires)) == ids
     only = rf("export", "--status", "cancelled", "--workflow", "shop").out.splitlines()
@@ -234,14 +236,19 @@ def test_export_and_import(rf: Call, registered: None, tmp_path: Path) -> None:
     into = ("import", "all.jsonl", "--namespace", "tother" + ids[0][:5])
     told = rf(*into)
     assert told.code == 0
-    assert told.out == f"3 runs with {len(wires)} events imported\n"
-    assert told.err.startswith("2 had not ended and cannot go on, as they have no plan here: ")
+    assert told.out == f"3 runs with {len(wires)} events imported\n2 runs had not ended and will go on here\n"
+    assert told.err == ""
+    bare = "".join(json.dumps(wire) + "\n" for wire in wires)
+    history = rf("import", "--namespace", "tbare" + ids[0][:5], stdin=bare)
+    assert history.out == f"3 runs with {len(wires)} events imported\n"
+    assert history.err.startswith("2 runs had not ended but came in as history only, since neither the lines nor this ")
+    assert rf("verify", "--namespace", "tbare" + ids[0][:5]).code == 0
     refused = rf(*into)
     assert refused.code == 2
     assert "is in use" in refused.error
     renamed = rf("import", "--rename", "--json", stdin=done.out).json
     assert set(renamed["renamed"]) == set(ids)
-    assert (len(renamed["runs"]), len(renamed["live"])) == (3, 2)
+    assert (len(renamed["runs"]), len(renamed["live"]), renamed["historyOnly"]) == (3, 2, [])
     assert rf("verify").code == 0
 
 

@@ -106,6 +106,28 @@ async def test_a_state_says_what_the_filter_asked(backend: RedisBackend) -> None
     assert all("third" in (run.tags or ()) for run in runs)
 
 
+async def test_saved_runs_are_listed_without_a_workflow(backend: RedisBackend) -> None:
+    made = await fill(backend, 2)
+    started = {"version_id": "v", "workflow_attempt_number": 1, "has_input_schema": False, "has_input": False}
+    await backend.save_workflow_start("saved", "s1", **started)
+    await backend.save_run_submitted("other", "s2", version_id="v", available_at=1, tags=["third"])
+    await backend.save_workflow_failed(
+        "other",
+        "s2",
+        ValueError("no"),
+        workflow_attempt_number=1,
+        duration_us=1,
+        completed_steps=0,
+        failure_reason="timeout",
+    )
+    runs, total = await backend.list_runs()
+    assert [run.run_id for run in runs] == ["s2", "s1", *(run["id"] for run in made)]
+    assert total == 4
+    assert [run.run_id for run in (await backend.list_runs(status=["running"]))[0]] == ["s1"]
+    assert [run.run_id for run in (await backend.list_runs(status=["failed"], tags=["third"]))[0]] == ["s2"]
+    assert await backend.list_active_workflows() == ["odd", "saved"]
+
+
 async def test_pages_of_many_runs_neither_overlap_nor_leave_one_out(backend: RedisBackend) -> None:
     for slug in ("even", "odd"):
         await backend.submit(plan(slug), [Submission(tags=["x"]) for _ in range(700)])

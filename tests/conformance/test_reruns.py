@@ -6,7 +6,7 @@ import pytest
 
 from redisflow import Client, Retry, Worker, Workflow
 from redisflow.backend.redis import RedisBackend
-from redisflow.model.errors import RunExists, RunFailed, RunNotFound, StepNotFound, TransitionRefused
+from redisflow.model.errors import InvalidInput, RunExists, RunFailed, RunNotFound, StepNotFound, TransitionRefused
 from redisflow.model.projections import project_run_state
 
 
@@ -145,6 +145,21 @@ async def test_a_rerun_is_refused_with_the_reason(client: Client) -> None:
         await client.backend.rerun_from(run.id, "nowhere")
     with pytest.raises(RunNotFound):
         await client.backend.rerun_from("never.was", "a")
+
+
+async def test_a_new_input_is_held_to_the_schema_of_the_current_version(client: Client) -> None:
+    flow = flaky_flow(set(), [])
+    async with Worker(client, [flow]):
+        run = await client.submit(flow, 1)
+        await run.result(timeout=5)
+    before = (await client.runs())[1]
+    for refused in ("text", {"a": 1}):
+        with pytest.raises(InvalidInput, match="input of workflow 'flaky' is invalid"):
+            await client.backend.rerun_from(run.id, "a", input=refused)
+        with pytest.raises(InvalidInput):
+            await client.rerun(run.id, "a", refused)
+    assert (await client.runs())[1] == before
+    assert await client.rerun(run.id, "a", 7)
 
 
 @pytest.mark.parametrize("partitions", [1, 4])

@@ -257,7 +257,7 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("save_run_submitted", AT, {**SUBMITTED, "input": "{"}, "input"),
     ("save_run_submitted", AT, {**SUBMITTED, "timeout": 0}, "timeout"),
     ("save_workflow_complete", (*AT, "x"), {"workflow_attempt_number": 1, "duration_us": 1, "total_steps": 1}, "output"),
-    ("save_workflow_start", AT, {**STARTED, "workflow_attempt_number": 2**32}, "workflowAttemptNumber"),
+    ("save_workflow_start", AT, {**STARTED, "workflow_attempt_number": 2**32}, "workflow_attempt_number"),
 ]  # fmt: skip
 
 

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.header import STEP_STATUSES, parse_header, parse_step
@@ -84,7 +93,7 @@ class ModelRun:
             if step.status != "pending":
                 continue
             if any(self.steps[s].status == "skipped" for s, kind in NEEDS[name].items() if kind == "required"):
-                step.status = "skipped"
+                step.status, step.attempt = "skipped", max(1, step.attempt)
             elif self.met(name):
                 self.schedule(name)
         if all(step.status in ("completed", "skipped") for step in self.steps.values()):
@@ -121,8 +130,17 @@ class Engine(RuleBasedStateMachine):
         self.backend = RedisBackend(Settings(url=self.server.url, namespace=f"s{uuid.uuid4().hex[:10]}"))
         self.do(self.backend.initialize())
         self.do(self.backend.register_plan(PLAN))
+        self.send = self.backend.server.script
+        self.sent: list[tuple[Any, ...]] = []
+        self.backend.server.script = self.recorded  # type: ignore[method-assign]
         self.model: dict[str, ModelRun] = {}
         self.how: dict[tuple[str, str, int], str] = {}
+
+    async def recorded(self, script: Any, keys: Any, argv: list[Any], **options: Any) -> list[Any]:
+        reply = await self.send(script, keys, argv, **options)
+        if reply[0] == Reply.OK and any(name == "request" for name, _ in script.arguments):
+            self.sent.append((script, keys, argv, reply))
+        return reply
 
     def do(self, call: Any) -> Any:
         return self.loop.run(call) if asyncio.iscoroutine(call) else call
@@ -147,22 +165,39 @@ class Engine(RuleBasedStateMachine):
             run.schedule("a")
         return str(result.run_id)
 
+    def steps_that_are(self, status: str) -> list[tuple[str, str]]:
+        """Run and name of each such step of a live run."""
+        return [
+            (run_id, name)
+            for run_id, run in self.model.items()
+            if run.live
+            for name, step in run.steps.items()
+            if step.status == status
+        ]
+
+    @precondition(lambda self: self.steps_that_are("scheduled"))
+    @rule(target=claims, place=st.integers(0, 99))
+    def claim_what_is_due(self, place: int) -> Any:
+        due = self.steps_that_are("scheduled")
+        return self.claim(*due[place % len(due)])
+
     @rule(target=claims, run_id=runs, name=st.sampled_from(sorted(NEEDS)))
-    def claim(self, run_id: str, name: str) -> Claim | None:
-        claim = self.do(self.backend.claim_step(run_id, name, "w"))
+    def claim_by_name(self, run_id: str, name: str) -> Any:
+        return self.claim(run_id, name)
+
+    def claim(self, run_id: str, name: str) -> Any:
         run = self.model.get(run_id)
+        claim = self.do(self.backend.claim_step(run_id, name, "w"))
         expected = run is not None and run.live and run.steps[name].status == "scheduled"
         assert (claim is not None) == expected
         if claim is not None and run is not None:
             step = run.steps[name]
             assert claim.attempt_number == step.attempt
             step.status, step.lease, run.status = "running", claim.lease, "running"
-        return claim
+        return multiple() if claim is None else claim
 
     @rule(target=ended_claims, claim=consumes(claims), kind=st.sampled_from(["complete", "fail", "skip", "release"]))
-    def settle(self, claim: Claim | None, kind: str) -> tuple[Claim, str] | None:
-        if claim is None:
-            return None
+    def settle(self, claim: Claim, kind: str) -> tuple[Claim, str]:
         reply = self.do(self.call(claim, kind))
         run = self.model.get(claim.run_id)
         key = (claim.run_id, claim.step_id, claim.lease)
@@ -180,25 +215,45 @@ class Engine(RuleBasedStateMachine):
         return claim, kind
 
     @rule(ended=ended_claims)
-    def repeat(self, ended: tuple[Claim, str] | None) -> None:
-        if ended is None:
-            return
+    def repeat(self, ended: tuple[Claim, str]) -> None:
         claim, kind = ended
         before = self.do(self.snapshot(claim.run_id))
         assert self.do(self.call(claim, kind)) != Reply.OK
         assert self.do(self.snapshot(claim.run_id)) == before
 
+    @precondition(lambda self: self.sent)
+    @rule(place=st.integers(0, 9))
+    def repeat_an_earlier_call(self, place: int) -> None:
+        """As after a lost reply: it is answered as before, and nothing happens."""
+        script, keys, argv, reply = self.sent[-1 - place % len(self.sent)]
+        before = self.do(self.every_key())
+        again = self.do(self.send(script, keys, argv))
+        # a claim that has lost its lease is not handed out once more
+        lost = script.name == "claim" and again[0] in (Reply.STALE, Reply.RUN_ENDED, Reply.GONE)
+        assert again == reply or lost
+        assert self.do(self.every_key()) == before
+
+    @rule(claim=claims)
+    def heartbeat(self, claim: Claim) -> None:
+        """It renews the lease of a step that runs, and nothing else."""
+        run = self.model.get(claim.run_id)
+        expected = Reply.GONE if run is None else Reply.RUN_ENDED
+        if run is not None and run.live:
+            expected = Reply.OK if run.steps[claim.step_id].lease == claim.lease else Reply.STALE
+        before = self.do(self.beat_of(claim))
+        lease = [claim.run_id, claim.step_id, claim.lease]
+        now, (code,) = self.do(self.backend.call("heartbeat", 0, lease, worker="w.1", info="{}"))[1:]
+        assert code == expected
+        assert self.do(self.beat_of(claim)) == (now if code == Reply.OK else before)
+
+    @precondition(lambda self: self.steps_that_are("running"))
     @rule()
     def reclaim(self) -> None:
-        running = [
-            (run, name)
-            for run in self.model.values()
-            if run.live
-            for name, step in run.steps.items()
-            if step.status == "running"
-        ]
+        running = set(self.steps_that_are("running"))
         taken = self.do(self.backend.reclaim_round(0, threshold_us=0, reclaimed_by="r")).reclaimed
-        assert len(taken) <= len(running)
+        # the end of a run by one step leaves the others, which it gave up, running
+        assert {(step.run_id, step.step_id) for step in taken} <= running
+        assert {step.run_id for step in taken} == {run_id for run_id, _ in running}
         for step in taken:
             run = self.model[step.run_id]
             assert run.steps[step.step_id].attempt == step.attempt_number
@@ -224,10 +279,10 @@ class Engine(RuleBasedStateMachine):
                 self.do(self.backend.retry_run(run_id))
 
     @rule(target=runs, run_id=runs, name=st.sampled_from(sorted(NEEDS)))
-    def rerun(self, run_id: str, name: str) -> str:
+    def rerun(self, run_id: str, name: str) -> Any:
         run = self.model.get(run_id)
         if run is None or run.live:
-            return run_id
+            return multiple()
         new_id = self.do(self.backend.rerun_from(run_id, name))
         self.model[new_id] = new = ModelRun()
         repeated = {name} | ({"b", "c"} if name == "a" else set())
@@ -261,7 +316,11 @@ class Engine(RuleBasedStateMachine):
             for name, step in run.steps.items():
                 if name in fields:
                     found = fields[name]
-                    assert (STEP_STATUSES[found.status], found.lease) == (step.status, step.lease), name
+                    assert (STEP_STATUSES[found.status], found.lease, found.attempt) == (
+                        step.status,
+                        step.lease,
+                        step.attempt,
+                    ), name
                 else:
                     assert step.status == "pending"
             assert self.do(Verifier(self.backend).check_run(run_id)) == []
@@ -285,6 +344,16 @@ class Engine(RuleBasedStateMachine):
         if kind == "skip":
             return (await self.backend.skip_step(claim, "why")).reply
         return (await self.backend.release_step(claim)).reply
+
+    async def beat_of(self, claim: Claim) -> float | None:
+        key = self.backend.keys_of(claim.run_id).running
+        return await self.backend.client.zscore(key, f"{claim.run_id}|{claim.step_id}")  # type: ignore[no-any-return]
+
+    async def every_key(self) -> dict[bytes, bytes]:
+        """Every key with its value, without the clock that each call moves."""
+        client, meta = self.backend.client, self.backend.partitions[0].meta.encode()
+        keys = sorted([key async for key in client.scan_iter(match=f"{{{self.backend.namespace}*", count=1000)])
+        return {key: await client.dump(key) for key in keys if key != meta}
 
     async def snapshot(self, run_id: str) -> Any:
         raw = await self.backend.client.hgetall(self.backend.keys_of(run_id).run(run_id))

@@ -47,7 +47,7 @@ def test_dependents_and_roots() -> None:
         (lambda: plan_of(step("a"), step("a")), "there twice"),
         (lambda: plan_of(step("a", ("b", "after")), step("b")), "not above"),
         (lambda: plan_of(step("a", ("a", "after"))), "not above"),
-        (lambda: plan_of(step("a.b")), "pattern"),
+        (lambda: plan_of(step("a//b")), "pattern"),
         (lambda: plan_of(step("a", queue="q/1")), "pattern"),
         (lambda: plan_of(step("a"), step("b", ("a", "required"), params=())), "params must be"),
         (lambda: plan_of(step("a"), step("b", ("a", "required"), ("a", "after"))), "twice"),

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,69 +13,20 @@ from redisflow import Client, Reclaimer, Run, Settings, StepContext, Worker, Wor
 from redisflow.backend.types import Submission
 from redisflow.model.errors import NamespaceLost
 from tests.conftest import TestServer, assert_consistent, eventually
+from tests.faults.harness import (
+    SHORT,
+    ends_once,
+    has,
+    is_calm,
+    is_running,
+    line_with_any,
+    more_than,
+    wire_of,
+    worker_process,
+)
 from tests.flows_worker import brisk, gated, held
 
-ROOT = Path(__file__).parent.parent.parent
-SHORT = {"stale_after": 500_000, "heartbeat_interval": 100_000, "reclaim_interval": 50_000}
 MARGIN = 1_000_000  # µs for a busy machine
-
-
-@contextmanager
-def worker_process(settings: Settings, concurrency: int = 20) -> Iterator[subprocess.Popen[str]]:
-    """A worker of `flows_worker` with short thresholds; killed at the end."""
-    environment = {
-        "PYTHONPATH": str(ROOT), "REDISFLOW_URL": settings.url or "",
-        "REDISFLOW_NAMESPACE": settings.namespace,
-        "REDISFLOW_STALE_AFTER": "500ms", "REDISFLOW_HEARTBEAT_INTERVAL": "100ms",
-    }  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "flows_worker.py"), str(concurrency)], text=True, cwd=ROOT,
-        stderr=subprocess.PIPE, env={**os.environ, **environment},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-async def quick(settings: Settings) -> AsyncIterator[Client]:
-    """A client with short thresholds."""
-    async with Client(settings=settings.model_copy(update=SHORT)) as client:
-        yield client
-        await assert_consistent(client.backend)
-
-
-@pytest.fixture
-async def reclaimer(quick: Client) -> AsyncIterator[Reclaimer]:
-    """A reclaimer past the grace of its first round."""
-    sidecar = Reclaimer(quick, name="sidecar")
-    task = asyncio.create_task(sidecar.run())
-    await eventually(lambda: _calm(quick))
-    yield sidecar
-    sidecar.stop()
-    await task
-
-
-async def _calm(client: Client) -> bool:
-    meta = await client.backend.client.hmget(client.backend.partitions[0].meta, "calm", "tick")
-    return all(meta) and int(meta[0]) <= int(meta[1])
-
-
-async def wire_of(client: Client, run_id: str) -> list[dict[str, Any]]:
-    return await client.backend.load_wire_events(run_id)
-
-
-async def is_running(run: Run[Any]) -> bool:
-    return (await run.status()).status == "running"
-
-
-async def ends_once(client: Client, runs: list[Run[Any]], completions: int) -> None:
-    """Each run completed, with so many steps, each recorded once."""
-    for run in runs:
-        types = Counter(event["type"] for event in await wire_of(client, run.id))
-        assert (types["StepCompleted"], types["WorkflowCompleted"]) == (completions, 1), types
 
 
 async def test_a_killed_workers_step_runs_again_within_the_promised_time(quick: Client, reclaimer: Reclaimer) -> None:
@@ -111,16 +56,12 @@ async def test_workers_are_killed_all_the_time_and_every_run_ends_once(quick: Cl
     for _ in range(3):
         before = (await quick.runs(status=["completed"], limit=0))[1]
         with worker_process(quick.settings, concurrency=10) as victim:
-            await eventually(lambda before=before: _more_than(quick, before), 20)
+            await eventually(lambda before=before: more_than(quick, before), 20)
             victim.kill()
             victim.wait()
     async with Worker(quick, [brisk]):
         assert await asyncio.gather(*(run.result(timeout=20) for run in runs)) == [2 * n + 1 for n in range(400)]
     await ends_once(quick, runs, 2)
-
-
-async def _more_than(client: Client, count: int) -> bool:
-    return (await client.runs(status=["completed"], limit=1))[1] > count
 
 
 async def test_a_frozen_workers_outcome_is_refused(quick: Client, reclaimer: Reclaimer, tmp_path: Path) -> None:
@@ -129,12 +70,12 @@ async def test_a_frozen_workers_outcome_is_refused(quick: Client, reclaimer: Rec
     with worker_process(quick.settings) as zombie:
         await eventually(lambda: is_running(run), 20)
         zombie.send_signal(signal.SIGSTOP)
-        await eventually(lambda: _has(quick, run, "StepReclaimed"))
+        await eventually(lambda: has(quick, run, "StepReclaimed"))
         go.touch()
         async with Worker(quick, [gated], worker_id="heir"):
             assert await run.result(timeout=10) == 2
         zombie.send_signal(signal.SIGCONT)
-        refused = await asyncio.to_thread(_line_with_any, zombie, ("not recorded", "stopping a step"))
+        refused = await asyncio.to_thread(line_with_any, zombie, ("not recorded", "stopping a step"))
         assert any(word in refused for word in ("RUN_ENDED", "STALE", "CONFLICT"))
         zombie.terminate()
         zombie.wait(10)
@@ -161,32 +102,18 @@ async def test_a_zombie_that_wakes_while_its_heir_still_runs(
     with worker_process(quick.settings) as zombie:
         await eventually(lambda: is_running(run), 20)
         zombie.send_signal(signal.SIGSTOP)
-        await eventually(lambda: _has(quick, run, "StepReclaimed"))
+        await eventually(lambda: has(quick, run, "StepReclaimed"))
         async with Worker(quick, [flow], worker_id="heir"):
             await inside.wait()
             go.touch()
             zombie.send_signal(signal.SIGCONT)
-            await asyncio.to_thread(_line_with_any, zombie, ("not recorded", "stopping a step"))
+            await asyncio.to_thread(line_with_any, zombie, ("not recorded", "stopping a step"))
             assert (await run.status()).status == "running"
             leave.set()
             assert await run.result(timeout=10) == 2
         zombie.terminate()
         zombie.wait(10)
     await ends_once(quick, [run], 1)
-
-
-async def _has(client: Client, run: Run[Any], kind: str) -> bool:
-    return any(event["type"] == kind for event in await wire_of(client, run.id))
-
-
-def _line_with_any(process: subprocess.Popen[str], words: tuple[str, ...]) -> str:
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if any(word in line for word in words):
-            return line
-    raise AssertionError(f"none of {words} in {seen}")
 
 
 async def test_two_reclaimers_side_by_side_take_each_step_once(quick: Client) -> None:
@@ -213,22 +140,6 @@ async def test_two_reclaimers_side_by_side_take_each_step_once(quick: Client) ->
 # --- the server -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def durable() -> Iterator[TestServer]:
-    """A server of one's own that keeps what it acknowledged."""
-    running = TestServer("--appendonly", "yes", "--appendfsync", "always")
-    yield running
-    running.close()
-
-
-@pytest.fixture
-async def durably(durable: TestServer, settings: Settings) -> AsyncIterator[Client]:
-    update = {**SHORT, "url": durable.url, "retry_deadline": 30_000_000}
-    async with Client(settings=settings.model_copy(update=update)) as client:
-        yield client
-        await assert_consistent(client.backend)
-
-
 async def test_a_server_that_is_killed_under_load_loses_nothing(durable: TestServer, durably: Client) -> None:
     runs: list[Run[int]] = []
     async with Worker(durably, [brisk], concurrency=20):
@@ -237,7 +148,7 @@ async def test_a_server_that_is_killed_under_load_loses_nothing(durable: TestSer
                 asyncio.create_task(durably.submit_many(brisk, range(first, first + 10)))
                 for first in range(round_ * 100, round_ * 100 + 100, 10)
             ]
-            await eventually(lambda round_=round_: _more_than(durably, round_ * 60))
+            await eventually(lambda round_=round_: more_than(durably, round_ * 60))
             durable.kill()
             await asyncio.to_thread(durable.start)
             for batch in await asyncio.gather(*submitting):
@@ -262,7 +173,7 @@ async def test_an_outage_of_the_server_is_no_crash_of_the_workers(
 
     sidecar = Reclaimer(durably)
     upkeep = asyncio.create_task(sidecar.run())
-    await eventually(lambda: _calm(durably))
+    await eventually(lambda: is_calm(durably))
     async with Worker(durably, [flow]):
         runs = await durably.submit_many(flow, [None] * 5)
         for _ in runs:
@@ -277,13 +188,13 @@ async def test_an_outage_of_the_server_is_no_crash_of_the_workers(
             durable.process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(outage)
             durable.process.send_signal(signal.SIGCONT)
-        await eventually(lambda: _calm(durably))  # rounds take steps back again from here on
+        await eventually(lambda: is_calm(durably))  # rounds take steps back again from here on
         leave.set()
         assert [await run.result(timeout=10) for run in runs] == [1] * 5
     sidecar.stop()
     await upkeep
     for run in runs:
-        assert not await _has(durably, run, "StepReclaimed")
+        assert not await has(durably, run, "StepReclaimed")
 
 
 async def test_scripts_are_flushed_under_load(settings: Settings, server: TestServer) -> None:
@@ -318,7 +229,7 @@ async def test_a_flushed_namespace_stops_the_worker(settings: Settings) -> None:
             worker = Worker(client, [brisk], concurrency=5)
             life = asyncio.create_task(worker.run())
             await client.submit_many(brisk, range(500))
-            await eventually(lambda: _more_than(client, 20))
+            await eventually(lambda: more_than(client, 20))
             flusher = server.client()
             flusher.flushall()
             with pytest.raises(NamespaceLost, match="flushed or replaced"):

@@ -18,6 +18,7 @@ from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Script, find_lua, load_scripts, parse_script
 from redisflow.codec import pack
 from redisflow.model.events import EVENT_TYPES
+from redisflow.model.histogram import bucket_of
 from redisflow.model.retry import RetryPolicy, RetryTier
 from redisflow.model.states import VERBS, events_by
 
@@ -86,7 +87,6 @@ def test_only_commit_and_a_few_named_files_write() -> None:
         "forget.lua",
         "wait.lua",
         "turn.lua",
-        "erase.lua",
     }
 
 
@@ -103,21 +103,27 @@ def test_no_event_is_taken_back(file: str) -> None:
         assert f"'{command}'" not in SOURCES[file] or file in ("delete.lua", "erase.lua")
 
 
+def write_probe(folder: Path, title: str, text: str) -> Script:
+    """A script of its own over the libraries."""
+    shutil.copytree(LUA / "lib", folder / "lib")
+    (folder / "probe.lua").write_text(f"#!lua\n-- probe: {title}\n-- KEYS meta hash\n-- KEYS never string\n{text}")
+    return parse_script(folder, "probe")
+
+
 @pytest.fixture
 def probe(tmp_path: Path) -> Script:
     """A script that answers what the libraries compute: `what`, then the packed arguments."""
-    shutil.copytree(LUA / "lib", tmp_path / "lib")
-    (tmp_path / "probe.lua").write_text(
-        "#!lua\n-- probe: what the libraries compute\n-- KEYS meta hash\n-- KEYS never string\n"
+    return write_probe(
+        tmp_path,
+        "what the libraries compute",
         "-- ARGV epoch string\n-- ARGV tiers_text string\n-- ARGV failures int\n-- ARGV draw string\n"
         "-- @include lib/open\n-- @include lib/outcome\n-- @include lib/commit\n"
         "local tiers = cmsgpack.unpack(tiers_text)\n"
         "local index = tier_of(tiers, failures)\n"
         "local next_index, within, tier = tier_of(tiers, failures + 1)\n"
         "local delay = retry_delay(tier, within, next_index == index, tonumber(draw))\n"
-        "return { next_index - 1, within, format('%.0f', delay), total_attempts(tiers) }\n"
+        "return { next_index - 1, within, format('%.0f', delay), total_attempts(tiers) }\n",
     )
-    return parse_script(tmp_path, "probe")
 
 
 TIERS = st.builds(
@@ -143,6 +149,19 @@ async def test_retry_delays_are_the_same(
     assert (index, within) == policy.tier_of(failures)
     assert total == policy.max_attempts
     assert int(delay) == policy.delay_us(failures, float(text))
+
+
+async def test_buckets_of_durations_are_the_same(tmp_path: Path, backend: RedisBackend) -> None:
+    probe = write_probe(
+        tmp_path,
+        "buckets",
+        "-- ARGV epoch string\n-- ARGV durations list\n-- @include lib/open\n-- @include lib/rollup\n"
+        "local found = {}\nfor i = durations, #ARGV do\n  found[#found + 1] = bucket_of(tonumber(ARGV[i]))\nend\nreturn found\n",
+    )
+    durations = [*range(70), 1000, 12_345, 10**6, 3 * 10**9, 2**40 - 1, 2**52 - 1]
+    argv = probe.pack(durations, epoch=backend.epoch)
+    reply = await backend.server.eval_once(probe, backend.partitions[0], argv)
+    assert reply == [bucket_of(duration) for duration in durations]
 
 
 def test_packed_fields_have_the_same_size_on_both_sides() -> None:

@@ -1,7 +1,8 @@
 """Figures over the runs of a namespace; what each one means is said in `redisflow/model/analytics`.
 
 A figure is a counter that is fed with the events of a window (`walk.py`); failures come from their index
-instead (`error_queries.py`), queue depths from what stands in queues now (`depth.py`). All take the options
+instead (`error_queries.py`), queue depths from what stands in queues now (`depth.py`), and the last hours at a glance from counters
+(`rollups.py`). All take the options
 of `Walk.window`: `start_us` (24 hours ago by default), `end_us` (now), `workflow_slug`, `step_id` and
 `run_ids`. Nothing is written, and the engine goes on meanwhile: a run that moves is counted as it was when
 its stream was read.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from typing_extensions import Unpack
 
-from redisflow.backend.redis.depth import QueueDepths
+from redisflow.backend.redis.rollups import RollupQueries
 from redisflow.backend.redis.walk import WindowOptions
 from redisflow.model.analytics import (
     AnalyticsSummary,
@@ -33,7 +34,7 @@ from redisflow.model.analytics import (
 )
 
 
-class Analytics(QueueDepths):
+class Analytics(RollupQueries):
     """The figures of a window; each raises `InvalidArgument` for options that make none."""
 
     async def get_retry_analysis(self, **options: Unpack[WindowOptions]) -> RetryAnalysis:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_span
 from redisflow.backend.connection import Server
 from redisflow.backend.scripts import load_scripts
 from redisflow.backend.types import PlanInfo
@@ -62,6 +63,7 @@ class RedisCore:
             ServerUnsuitable: it is too old, evicts keys, or the namespace has another schema.
             NamespaceLost: a partition of the namespace is gone.
         """
+        check_span("deadline_us", deadline_us, optional=True)
         if self.partitions:
             return
         await self.server.connect(deadline_us=deadline_us)
@@ -103,6 +105,26 @@ class RedisCore:
             named["request"] = secrets.token_hex(8)
         argv = script.pack(rest or (), epoch=self.epoch, **named)
         return await self.server.script(script, self.partitions[partition], argv)
+
+    async def server_time(self) -> int:
+        """Time of the server's clock, µs; for the time of events see `now`."""
+        found = await self.server.retry(lambda: self.client.time())
+        seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
+        return int(seconds) * 1_000_000 + int(micros)
+
+    async def now(self) -> int:
+        """Time of the server (µs), and never before an event: scripts add `skew`, and write an event a µs."""
+        time = await self.server_time()
+
+        async def read() -> list[Any]:
+            pipe = self.client.pipeline(transaction=False)
+            for keys in self.partitions:
+                pipe.hmget(keys.meta, "clock", "skew")
+            found: list[Any] = await pipe.execute()
+            return found
+
+        clocks = await self.server.retry(read)
+        return max(max(int(float(clock or 0)), time + int(float(skew or 0))) for clock, skew in clocks)
 
     async def plan_info(self, partition: int, number: int) -> PlanInfo:
         """Slug, version and dependencies of a plan number; kept for good, since plans never change."""

@@ -101,7 +101,7 @@ class QueueDepths(ErrorQueries):
 
     async def _count_runs(self, partition: int, only: str | None, tallies: Tallies) -> None:
         keys = self.partitions[partition]
-        slugs = [only] if only is not None else await self.known_slugs(partition)
+        slugs = [only] if only is not None else await self.slugs_with_runs()
 
         async def read() -> list[Any]:
             pipe = self.client.pipeline(transaction=False)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import Unpack
 
+from redisflow.backend.checks import check_integer
 from redisflow.backend.redis.walk import Walk, WindowOptions, decode_counted
 from redisflow.model.analytics import (
     ErrorAnalysis,
@@ -61,7 +62,8 @@ class ErrorQueries(Walk):
             InvalidArgument: an argument is out of range; nothing was read.
         """
         counter = ErrorsListCounter(grouping_strategy)
-        _check_page(limit, offset)
+        check_integer("limit", limit)
+        check_integer("offset", offset)
         window = await self.window(start_us, end_us, workflow_slug)
         return (await self.fold_failures(counter, window)).result(limit, offset)
 
@@ -85,7 +87,8 @@ class ErrorQueries(Walk):
         if not isinstance(fingerprint, str):
             raise InvalidArgument("fingerprint", fingerprint, "three hashes, name:message:stack")
         counter = ErrorDetailCounter(fingerprint, grouping_strategy)
-        _check_page(limit, offset)
+        check_integer("limit", limit)
+        check_integer("offset", offset)
         window = await self.window(start_us, end_us)
         return (await self.fold_failures(counter, window)).result(limit, offset)
 
@@ -154,9 +157,3 @@ def _parts(member: bytes) -> tuple[str, str]:
     """Run id and stream id of a member of the index."""
     run_id, _, stream_id = member.decode().partition("|")
     return run_id, stream_id
-
-
-def _check_page(limit: int, offset: int) -> None:
-    for name, value in (("limit", limit), ("offset", offset)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InvalidArgument(name, value, "an integer, 0 or more")

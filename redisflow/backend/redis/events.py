@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_words
 from redisflow.backend.redis.header import parse_header
 from redisflow.backend.redis.runs import Runs
 from redisflow.codec import compose_output, decode_event, decode_events
@@ -69,11 +70,14 @@ class Events(Runs):
         Raises:
             InvalidArgument: `category` is unknown, or `step_id` comes with category `workflow`.
         """
+        k.check_slug(workflow_slug)
+        if step_id is not None:
+            k.check_step_id(step_id)
         if category not in (None, "step", "workflow"):
             raise InvalidArgument("category", category, "step, workflow or None")
         if step_id is not None and category == "workflow":
             raise InvalidArgument("step_id", step_id, "None with category workflow, whose events have no step")
-        wanted = set(types) if types is not None else None
+        wanted = set(check_words("types", types)) if types is not None else None
         found = []
         for wire in await self.load_wire_events(run_id):
             if category and wire["category"] != category:

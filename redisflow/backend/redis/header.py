@@ -48,7 +48,7 @@ class StepField(NamedTuple):
 
     Attributes:
         unmet: dependencies that are not done.
-        lease: of the current execution, 0 where none runs.
+        at: lease of the current execution; of a scheduled step its `availableAt`; else 0.
         ended, kind: the lease that ended last, and how: c, f, k as the statuses, r reclaimed, l released, - none.
     """
 
@@ -58,9 +58,14 @@ class StepField(NamedTuple):
     failures: int
     crashes: int
     unmet: int
-    lease: int
+    at: int
     ended: int
     kind: str
+
+    @property
+    def lease(self) -> int:
+        """Of the current execution, 0 where none runs."""
+        return 0 if self.status == "s" else self.at
 
 
 def parse_header(raw: bytes) -> Header:
@@ -71,6 +76,6 @@ def parse_header(raw: bytes) -> Header:
 
 def parse_step(raw: bytes) -> StepField:
     """An `s:<step>` field."""
-    level, failures, crashes, unmet, lease, ended = struct.unpack(">bHHIQQ", raw[4:-1])
+    level, failures, crashes, unmet, at, ended = struct.unpack(">bHHIQQ", raw[4:-1])
     attempt = int.from_bytes(raw[1:4], "big")
-    return StepField(raw[:1].decode(), attempt, level, failures, crashes, unmet, lease, ended, raw[-1:].decode())
+    return StepField(raw[:1].decode(), attempt, level, failures, crashes, unmet, at, ended, raw[-1:].decode())

@@ -49,13 +49,6 @@ class QueueDepth:
     idle: int = 0
 
 
-async def server_time(backend: RedisBackend) -> int:
-    """The time of the server's clock, µs."""
-    found = await _ask(backend, "time")
-    seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
-    return int(seconds) * 1_000_000 + int(micros)
-
-
 async def _ask(backend: RedisBackend, command: str, *arguments: Any, **options: Any) -> Any:
     """One reading command by its name in the library."""
     call = getattr(backend.client, command)
@@ -65,7 +58,7 @@ async def _ask(backend: RedisBackend, command: str, *arguments: Any, **options: 
 async def queue_depths(backend: RedisBackend) -> list[QueueDepth]:
     """Every queue level that holds a step, by queue, then from the most urgent level down."""
     found: dict[tuple[str, int], QueueDepth] = {}
-    now = await server_time(backend)
+    now = await backend.now()
     for keys in backend.partitions:
         await _add_scheduled(backend, keys, now, found)
         await _add_running(backend, keys, found)
@@ -155,14 +148,13 @@ async def _idle(backend: RedisBackend, queue: str, now: int) -> int:
 
 async def workers(backend: RedisBackend, seen_within_us: int) -> list[dict[str, Any]]:
     """What each worker says of itself, with `running` steps and `seenAgoUs`, of those seen lately."""
-    now = await server_time(backend)
+    now = await backend.now()
     found: dict[str, dict[str, Any]] = {}
     for keys in backend.partitions:
         seen = await _ask(backend, "zrangebyscore", keys.workers, now - seen_within_us, "+inf", withscores=True)
         for name, at in seen:
-            info, running = await _ask(backend, "hmget", keys.worker(name.decode()), "info", "running")
+            info = await _ask(backend, "hget", keys.worker(name.decode()), "info")
             worker = found.setdefault(name.decode(), {"running": 0, **(json.loads(info) if info else {})})
-            worker["running"] += int(running or 0)
             worker["seenAgoUs"] = min(worker.get("seenAgoUs", now), max(0, now - int(at)))
     return list(found.values())
 
@@ -222,7 +214,7 @@ async def gather_facts(backend: RedisBackend, deadline_us: int) -> Facts:
         facts.config = await _config(backend)
         await _load_scripts(backend, facts)
         before = time.time_ns() // 1000
-        at = await server_time(backend)
+        at = await backend.server_time()
         after = time.time_ns() // 1000
         facts.clock_us, facts.round_trip_us = at - (before + after) // 2, after - before
         if backend.server.clustered:
@@ -309,7 +301,7 @@ class Tail:
     async def _look_for_runs(self) -> None:
         since = self._since
         if since is None:
-            since = self._since = await server_time(self._backend)
+            since = self._since = await self._backend.now()
         runs, _ = await self._backend.list_runs(None, (), (), self._limit)
         for run in runs:
             live = run.status in ("pending", "running")

@@ -9,13 +9,14 @@ asks the others, unless the matches are so few that the server may as well give 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_integer, check_list, check_words
 from redisflow.backend.redis.header import STATUSES
-from redisflow.backend.redis.registry import Registry, check_count
+from redisflow.backend.redis.registry import Registry
 from redisflow.model.errors import InvalidArgument
 
 RESERVED = "claimed"  # a status of the contract that no run is in
@@ -44,8 +45,8 @@ class Listing(Registry):
     async def newest_ids(
         self,
         workflow_slug: str | None,
-        statuses: Collection[str],
-        tags: Collection[str],
+        statuses: Iterable[str],
+        tags: Iterable[str],
         limit: int | None,
         offset: int,
     ) -> tuple[list[str], int]:
@@ -61,11 +62,9 @@ class Listing(Registry):
         Raises:
             InvalidArgument: names the argument, its value and what is allowed.
         """
-        check_filters(statuses, tags)
-        check_count("limit", limit)
-        if offset is None:
-            raise InvalidArgument("offset", offset, "an integer from 0 on")
-        check_count("offset", offset)
+        statuses, tags = check_filters(statuses, tags)
+        check_integer("limit", limit, optional=True)
+        check_integer("offset", offset)
         slugs = await self.slugs_with_runs() if workflow_slug is None else [k.check_slug(workflow_slug)]
         sources = await self._counted(
             self._sources(slugs, set(statuses) - {RESERVED}, bool(statuses), sorted(set(tags)))
@@ -86,7 +85,7 @@ class Listing(Registry):
         return _ids(found[offset:end]), total
 
     async def slugs_with_runs(self) -> list[str]:
-        """Workflows that runs may belong to: registered, submitted to a partition, or with a queue of that name."""
+        """Workflows that runs may belong to: registered, submitted to a partition, saved, or with a queue of that name."""
 
         async def read() -> list[Any]:
             pipe = self.client.pipeline(transaction=False)
@@ -97,7 +96,7 @@ class Listing(Registry):
             return found
 
         replies = await self.server.retry(read)
-        slugs = {*(await self.workflow_slugs())}
+        slugs = {*(await self.workflow_slugs()), *(await self.noted_slugs())}
         for partition, (numbers, levels) in enumerate(zip(replies[::2], replies[1::2], strict=True)):
             slugs.update([(await self.plan_info(partition, int(number))).slug for number in numbers])
             slugs.update(member.decode().rpartition(":")[0] for member in levels)
@@ -237,22 +236,18 @@ class Listing(Registry):
         }
 
 
-def check_filters(statuses: Collection[str], tags: Collection[str]) -> None:
-    """Refuse statuses that no run can have, and tags that are none.
+def check_filters(statuses: Iterable[str], tags: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Both as lists; refuses statuses that no run can have, and tags that are none.
 
     Raises:
         InvalidArgument: names the first.
     """
     allowed = [*STATUSES.values(), RESERVED]
-    if isinstance(statuses, str) or isinstance(tags, str):
-        given = ("status", statuses) if isinstance(statuses, str) else ("tags", tags)
-        raise InvalidArgument(*given, "a list of words, not one text")
-    for status in statuses:
+    wanted = check_list("status", statuses, "words")
+    for status in wanted:
         if status not in allowed:
             raise InvalidArgument("status", status, f"one of {', '.join(allowed)}")
-    for tag in tags:
-        if not isinstance(tag, str) or not tag:
-            raise InvalidArgument("tags", tag, "words")
+    return wanted, check_words("tags", tags)
 
 
 def _ids(page: Sequence[Scored]) -> list[str]:

@@ -12,21 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jsonschema
-
 from redisflow.backend import keys as k
-from redisflow.backend.drafts import check_steps, check_text, json_text
-from redisflow.backend.histories import check_step
+from redisflow.backend.checks import (
+    check_attempt,
+    check_integer,
+    check_span,
+    check_step,
+    check_steps,
+    check_text,
+    check_time,
+)
+from redisflow.backend.drafts import json_text
+from redisflow.backend.inputs import check_input
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.recording import Recording
 from redisflow.backend.redis.runs import LIVE, MOST_ROUNDS
-from redisflow.backend.redis.walk import Walk, check_time
+from redisflow.backend.redis.walk import Walk
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Claim, Reclaimed, Submission, SubmitResult
-from redisflow.codec import decode_payload, pack, unpack
-from redisflow.model.errors import InvalidArgument, InvalidInput
+from redisflow.codec import pack, unpack
+from redisflow.model.errors import InvalidArgument
 from redisflow.model.states import RunSubmission
-from redisflow.model.workflow import Plan
 
 
 class ScheduledStep(NamedTuple):
@@ -80,8 +86,7 @@ class Queue(Walk):
         check_time("available_before", available_before)
         if workflow_slug is not None:
             k.check_slug(workflow_slug)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-            raise InvalidArgument("limit", limit, "an integer, 0 or more, or None")
+        check_integer("limit", limit, optional=True)
         before = await self.now() if available_before is None else available_before
         levels: dict[int, list[tuple[int, str]]] = {}
         for partition, keys in enumerate(self.opened):
@@ -155,16 +160,14 @@ class Queue(Walk):
             InvalidArgument: an argument is out of range; nothing was written.
         """
         check_step(workflow_slug, run_id, step_id)
-        names = [k.check_step_id(name) for name in check_steps("dependencies", dependencies)]
+        names = check_steps("dependencies", dependencies)
         pairs: dict[str, Any] = {"wi": check_text("worker_id", worker_id), "dp": names}
         for argument, code, value, least in (
             ("slot_index", "sl", slot_index, 0), ("worker_concurrency", "wc", worker_concurrency, 1),
         ):  # fmt: skip
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**53:
-                raise InvalidArgument(argument, value, f"an integer, {least} or more, or None")
-            pairs[code] = value
+            check_integer(argument, value, least, optional=True)
+            if value is not None:
+                pairs[code] = value
         partition = self.partition(run_id)
         # the plan's own dependencies stand before these in the envelope, and of two equal names the later counts
         body = pack(pairs)[1:]
@@ -202,14 +205,12 @@ class Queue(Walk):
         Raises:
             InvalidArgument: an argument is out of range; nothing was written.
         """
-        threshold = stale_threshold_us
-        if isinstance(threshold, bool) or not isinstance(threshold, int) or not 0 <= threshold < 2**53:
-            raise InvalidArgument("stale_threshold_us", threshold, "integer microseconds, 0 or more")
+        check_span("stale_threshold_us", stale_threshold_us)
         check_text("reclaimed_by", reclaimed_by)
         taken: list[Reclaimed] = []
         for partition in range(len(self.opened)):
             for _ in range(MOST_ROUNDS):
-                found = await self.reclaim_round(partition, threshold_us=threshold, reclaimed_by=reclaimed_by)
+                found = await self.reclaim_round(partition, threshold_us=stale_threshold_us, reclaimed_by=reclaimed_by)
                 taken += found.reclaimed
                 if not found.more:
                     break
@@ -231,26 +232,6 @@ class Queue(Walk):
             InvalidArgument: an argument is out of range.
         """
         check_step(workflow_slug, run_id, step_id)
-        for argument, value in (("attempt_number", attempt_number), ("lease", 1 if lease is None else lease)):
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**53:
-                raise InvalidArgument(argument, value, "an integer, 1 or more")
+        check_attempt("attempt_number", attempt_number)
+        check_integer("lease", lease, 1, optional=True)
         return Recording.get_step_output_path(self, workflow_slug, run_id, step_id, attempt_number, lease)
-
-
-def check_input(plan: Plan, text: str | None) -> None:
-    """Hold a run's input (JSON text) to the schema of its workflow.
-
-    Raises:
-        InvalidInput: says which fields do not fit, by their dotted paths.
-    """
-    what = f"input of workflow {plan.slug!r}"
-    if text is None and plan.input_required:
-        raise InvalidInput(what, [("$", "is required")])
-    if plan.input_schema is None or text is None:
-        return
-    problems = [
-        (".".join(str(part) for part in error.absolute_path) or "$", error.message)
-        for error in jsonschema.Draft202012Validator(plan.input_schema).iter_errors(decode_payload(text))
-    ]
-    if problems:
-        raise InvalidInput(what, sorted(problems))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from redisflow.backend import keys as k
 from redisflow.backend.redis.upkeep import Upkeep
-from redisflow.backend.replies import Reply
+from redisflow.backend.replies import Reply, check_written
 from redisflow.codec import unpack
 
 Note = tuple[str, bytes, str]
@@ -33,10 +33,14 @@ class Recording(Upkeep):
 
         Returns:
             OK; else STALE, RUN_ENDED or GONE, and nothing is recorded.
+
+        Raises:
+            RedisflowError: the server could not write them.
         """
         rest = [part for note in notes for part in note]
         partition = self.partition(k.check_run_id(run_id))
         reply = await self.call("record", partition, rest, run_id=run_id, step=step_id, lease=lease)
+        check_written(reply, run_id)
         return Reply(reply[0])
 
     async def load_checkpoints(self: Upkeep, run_id: str, step_id: str) -> dict[tuple[str, int], str]:

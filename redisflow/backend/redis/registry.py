@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jsonschema
 from pydantic import ValidationError
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_integer, check_text, check_time
 from redisflow.backend.git import git_info
 from redisflow.backend.plans import plan_fields
 from redisflow.backend.redis.core import RedisCore
@@ -27,12 +29,17 @@ from redisflow.model.states import (
     WorkflowVersion,
 )
 from redisflow.model.workflow import Edge, Plan, PlanStep
+from redisflow.settings import Settings
 
 Record = dict[str, Any]
 
 
 class Registry(RedisCore):
     """Plans, workflow records and versions."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._noted_slugs: set[str] = set()
 
     async def register_plan(self, plan: Plan, *, location: str | None = None) -> None:
         """Make a plan the one that submits by slug use; every version stays registered.
@@ -68,7 +75,7 @@ class Registry(RedisCore):
         if not await self.server.retry(lambda: self.client.hexists(key, plan.version)):
             git = await git_info(record["location"])
             manifest = [step.id for step in plan.steps]
-            await self._put_version(plan.slug, plan.version, await self._server_time(), manifest, len(manifest), git)
+            await self._put_version(plan.slug, plan.version, await self.now(), manifest, len(manifest), git)
         if record != known:
             text = json.dumps(record)
             await self.server.retry(lambda: self.client.hset(k.workflows(self.namespace), plan.slug, text))
@@ -82,12 +89,6 @@ class Registry(RedisCore):
         }  # fmt: skip
         key, text = k.versions(self.namespace, slug), json.dumps(record)
         await self.server.retry(lambda: self.client.hsetnx(key, version_id, text))
-
-    async def _server_time(self) -> int:
-        """Time of the server, µs."""
-        found = await self.server.retry(lambda: self.client.time())
-        seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
-        return int(seconds) * 1_000_000 + int(micros)
 
     async def plan_number(self, plan: Plan, partition: int) -> int:
         """Number of a plan in a partition; it is registered there where it is not."""
@@ -108,6 +109,33 @@ class Registry(RedisCore):
         if record is None:
             raise WorkflowNotFound(slug, await self.workflow_slugs())
         return Plan.model_validate(record["plan"])
+
+    async def stored_plan(self, partition: int, number: int) -> Plan:
+        """The plan of a number in a partition."""
+        key = self.partitions[partition].plan(number)
+        return Plan.model_validate_json(await self.server.retry(lambda: self.client.hget(key, "json")))
+
+    async def plan_of_version(self, slug: str, version: str) -> Plan | None:
+        """The plan of a version that was registered or submitted here; None where there is none."""
+        for partition, keys in enumerate(self.partitions):
+            number = await self.server.retry(partial(self.client.hget, keys.plans, version))
+            if number is not None:
+                found = await self.stored_plan(partition, int(number))
+                return found if (found.slug, found.version) == (slug, version) else None
+        record = await self._registration_of(slug)
+        return Plan.model_validate(record["plan"]) if record and record["version"] == version else None
+
+    async def note_slugs(self, slugs: set[str]) -> None:
+        """Remember workflows before runs of theirs are saved, so that no run is out of sight."""
+        fresh = sorted(slugs - self._noted_slugs)
+        if fresh:
+            await self.server.retry(lambda: self.client.sadd(k.saved_slugs(self.namespace), *fresh))
+            self._noted_slugs.update(fresh)
+
+    async def noted_slugs(self) -> set[str]:
+        """Workflows of saved runs, registered or not."""
+        found = await self.server.retry(lambda: self.client.smembers(k.saved_slugs(self.namespace)))
+        return {slug.decode() for slug in found}
 
     async def _registration_of(self, slug: str) -> Record | None:
         text = await self.server.retry(lambda: self.client.hget(k.workflows(self.namespace), slug))
@@ -145,9 +173,10 @@ class Registry(RedisCore):
             WorkflowNotFound: no workflow is registered under the slug.
             StepNotFound: it has no such step.
         """
+        k.check_step_id(step_id)
         plan = await self.registered_plan(k.check_slug(workflow_slug))
         if all(step.id != step_id for step in plan.steps):
-            raise StepNotFound(k.check_step_id(step_id), f"workflow {workflow_slug!r}")
+            raise StepNotFound(step_id, f"workflow {workflow_slug!r}")
         found = {step_id}
         for step in plan.steps:  # what a step depends on stands above it
             if any(edge.step in found for edge in step.dependencies):
@@ -160,9 +189,11 @@ class Registry(RedisCore):
         Raises:
             InvalidArgument: the slug cannot be one, or the version has no id.
         """
+        if not isinstance(version, WorkflowVersion):
+            raise InvalidArgument("version", version, "a WorkflowVersion")
         k.check_slug(version.workflow_slug)
-        if not version.version_id:
-            raise InvalidArgument("version_id", version.version_id, "text, such as sha256:…")
+        check_text("version_id", version.version_id)
+        check_time("created_at", version.created_at)
         await self._put_version(
             version.workflow_slug, version.version_id, version.created_at, list(version.step_manifest),
             version.total_steps, version.git,
@@ -170,6 +201,7 @@ class Registry(RedisCore):
 
     async def get_workflow_version(self, workflow_slug: str, version_id: str) -> WorkflowVersion | None:
         """A version by its id; None where there is none."""
+        check_text("version_id", version_id)
         versions = await self.list_workflow_versions(workflow_slug)
         return next((version for version in versions if version.version_id == version_id), None)
 
@@ -188,7 +220,7 @@ class Registry(RedisCore):
             InvalidArgument: the slug cannot be one, or `limit` is no number from 0 on.
         """
         key = k.versions(self.namespace, k.check_slug(workflow_slug))
-        check_count("limit", limit)
+        check_integer("limit", limit, optional=True)
         found = await self.server.retry(lambda: self.client.hgetall(key))
         records = {version.decode(): json.loads(text) for version, text in found.items()}
         ordered = sorted(records.items(), key=lambda item: (item[1]["createdAt"], item[0]))
@@ -201,22 +233,14 @@ class Registry(RedisCore):
         return versions[::-1][:limit]
 
 
-def check_count(argument: str, value: int | None) -> None:
-    """Refuse what is no count.
-
-    Raises:
-        InvalidArgument: it is neither None nor an integer from 0 on.
-    """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise InvalidArgument(argument, value, "an integer from 0 on, or None")
-
-
 def compile_registration(registration: WorkflowRegistration) -> Plan:
     """The plan that a registration stands for: every dependency is required, the queue is the slug.
 
     Raises:
         InvalidArgument: names what no plan can be made of.
     """
+    if not isinstance(registration, WorkflowRegistration):
+        raise InvalidArgument("registration", registration, "a WorkflowRegistration")
     slug = k.check_slug(registration.slug, "slug")
     schema = _schema(registration.input_schema_json)
     needs_input = schema is not None and not jsonschema.Draft202012Validator(schema).is_valid(None)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_note
 from redisflow.backend.redis.header import STATUSES, parse_header
 from redisflow.backend.redis.listing import Listing
 from redisflow.backend.replies import Reply
@@ -26,6 +27,7 @@ from redisflow.model.workflow import Plan
 LIVE = ("pending", "running")
 Item = tuple[int, str, dict[str, Any], str]
 """Position in the list, run id, RunSubmitted envelope, input."""
+Results = list[SubmitResult | RedisflowError | None]
 MOST_ROUNDS = 10_000
 """Calls of delete for one run: each takes some hundred members or some thousand events away."""
 AT_ONCE = 4  # calls of submit under way a partition
@@ -45,8 +47,17 @@ class Runs(Listing):
             RunExists: a given run id is in use (runs before it in the list were submitted).
         """
         for submission in submissions:
-            self._check(plan, submission)
-        results: list[SubmitResult | None] = [None] * len(submissions)
+            self.check_submission(plan, submission)
+        results: list[SubmitResult] = []
+        for result in await self.submit_each(plan, submissions):
+            if isinstance(result, RedisflowError):
+                raise result
+            results.append(result)
+        return results
+
+    async def submit_each(self, plan: Plan, submissions: Sequence[Submission]) -> list[SubmitResult | RedisflowError]:
+        """As `submit`, of what `check_submission` let pass, with the error of each run that could not be stored in its place."""
+        results: Results = [None] * len(submissions)
         slice_size = CHUNK * len(self.partitions)
         under_way: set[asyncio.Task[None]] = set()
         try:
@@ -72,8 +83,12 @@ class Runs(Listing):
                 task.cancel()
         return [result for result in results if result is not None]
 
-    def _check(self, plan: Plan, submission: Submission) -> None:
-        """Refuse what could not be stored, before anything of the whole list is."""
+    def check_submission(self, plan: Plan, submission: Submission) -> None:
+        """Refuse what could not be stored, before anything of the whole list is.
+
+        Raises:
+            InvalidArgument, PayloadTooLarge: as `submit`.
+        """
         submission.check()
         limit, text = self.settings.max_payload_bytes, submission.input
         if text is not None and len(text) * 4 > limit and (size := len(text.encode())) > limit:
@@ -95,7 +110,7 @@ class Runs(Listing):
             prepared.setdefault(self.partition(run_id), []).append(item)
         return prepared
 
-    async def _reserve_keys(self, prepared: dict[int, list[Item]], results: list[SubmitResult | None]) -> None:
+    async def _reserve_keys(self, prepared: dict[int, list[Item]], results: Results) -> None:
         """Keys of runs that lie elsewhere: the record first, then the run, so that a crash between them leaves nothing doubled."""
         for partition, items in prepared.items():
             for item in tuple(items):
@@ -111,7 +126,7 @@ class Runs(Listing):
                     results[position] = SubmitResult(first, False)
 
     async def _submit_chunk(
-        self, plan: Plan, partition: int, items: Sequence[Item], results: list[SubmitResult | None],
+        self, plan: Plan, partition: int, items: Sequence[Item], results: Results,
     ) -> None:  # fmt: skip
         while True:
             number = await self.plan_number(plan, partition)
@@ -123,26 +138,23 @@ class Runs(Listing):
             if reply[0] != Reply.NO_PLAN:
                 break
             self._plan_numbers.pop((partition, plan.version), None)
-        taken = None
         for item, answer in zip(items, reply[1], strict=True):
             position, run_id = item[0], item[1]
             code, first = (answer[0], answer[1].decode()) if isinstance(answer, list) else (answer, run_id)
             if code == Reply.DUPLICATE:
-                taken = taken or run_id
+                results[position] = RunExists(run_id)
             elif code == Reply.REJECTED:
-                raise RedisflowError(f"run {run_id} could not be written: {first}")
+                results[position] = RedisflowError(f"run {run_id} could not be written: {first}")
             elif code == Reply.EXISTS and len(answer) == 3:
                 results[position] = await self._submit_elsewhere(plan, item, first)
             else:
                 results[position] = SubmitResult(first, code == Reply.OK)
-        if taken:
-            raise RunExists(taken)
 
-    async def _submit_elsewhere(self, plan: Plan, item: Item, run_id: str) -> SubmitResult:
+    async def _submit_elsewhere(self, plan: Plan, item: Item, run_id: str) -> SubmitResult | RedisflowError:
         """A key that stands for a run of another partition, which a crash may have left missing."""
         if (await self.status_of([run_id]))[0]:
             return SubmitResult(run_id, False)
-        made: list[SubmitResult | None] = [None]
+        made: Results = [None]
         await self._submit_chunk(plan, self.partition(run_id), [(0, run_id, {**item[2], "ix": True}, item[3])], made)
         assert made[0] is not None
         return made[0]
@@ -206,9 +218,7 @@ class Runs(Listing):
         Raises:
             InvalidArgument: names the argument, its value and what is allowed.
         """
-        statuses = status if isinstance(status, str) else list(status)
-        wanted = tags if isinstance(tags, str) else list(tags)
-        page, total = await self.newest_ids(workflow_slug, statuses, wanted, limit, offset)
+        page, total = await self.newest_ids(workflow_slug, status, tags, limit, offset)
         states: list[RunState] = []
         for first in range(0, len(page), PAGE):
             found = await self.get_runs(page[first : first + PAGE])
@@ -233,7 +243,7 @@ class Runs(Listing):
         Raises:
             RunNotFound: there is no such run.
         """
-        pair = pack({"r": reason})[1:] if reason else b""
+        pair = pack({"r": reason})[1:] if check_note("reason", reason) else b""
         reply = await self.call("cancel", self.partition(k.check_run_id(run_id)), run_id=run_id, reason=pair)
         if reply[0] == Reply.GONE:
             raise RunNotFound(run_id)

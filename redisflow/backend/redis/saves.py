@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
-from redisflow.backend.drafts import Checked, GivenEvent, check_event, check_text, make_event
+from redisflow.backend.checks import check_list
+from redisflow.backend.drafts import Checked, GivenEvent, check_event, make_event
 from redisflow.backend.histories import Histories
 from redisflow.backend.redis.header import STATUSES, parse_step
 from redisflow.backend.redis.queue import Queue
@@ -21,8 +22,7 @@ from redisflow.backend.replies import Reply
 from redisflow.backend.saves_steps import HeartbeatSlot, StepSaves
 from redisflow.backend.saves_workflow import WorkflowSaves
 from redisflow.codec import encode_event, unpack
-from redisflow.model.errors import InvalidArgument, RunNotFound
-from redisflow.settings import Settings
+from redisflow.model.errors import InvalidArgument, RedisflowError, RunNotFound
 
 CREATING = ("RunSubmitted", "WorkflowStarted")
 _SLOT = frozenset(HeartbeatSlot.__annotations__)
@@ -30,10 +30,6 @@ _SLOT = frozenset(HeartbeatSlot.__annotations__)
 
 class Saves(Queue, StepSaves, WorkflowSaves, Histories):
     """Appends, and the saves and reads that follow from them."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._saved_slugs: set[str] = set()
 
     async def initialize_run(self, workflow_slug: str, run_id: str) -> None:
         """Refuse ids that cannot be a run's; nothing is written, since a run begins with its first event.
@@ -48,11 +44,15 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         """See `Appends`: one script a partition, all sent at once."""
         by_partition: dict[int, list[int]] = {}
         rows: list[list[Any]] = []
-        for index, (slug, run_id, event) in enumerate(events):
+        items = check_list("events", events, "(workflow slug, run id, event)")
+        for index, item in enumerate(items):
+            if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 3:
+                raise InvalidArgument(f"events.{index}", item, "(workflow slug, run id, event)")
+            slug, run_id, event = item
             checked = check_event(slug, run_id, event, limit=self.settings.max_payload_bytes)
             rows.append(_row(slug, run_id, checked))
             by_partition.setdefault(self.partition(run_id), []).append(index)
-        await self._note({slug for (slug, _, _), row in zip(events, rows, strict=True) if row[1] in CREATING})
+        await self.note_slugs({slug for (slug, _, _), row in zip(items, rows, strict=True) if row[1] in CREATING})
         ids = [""] * len(rows)
 
         async def append(partition: int, indexes: Sequence[int]) -> None:
@@ -61,6 +61,8 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
                 raise RunNotFound(reply[1].decode())
             if reply[0] == Reply.REJECTED:
                 given = [rows[index][5] for index in indexes if rows[index][5]]
+                if not given or b"future" not in reply[1]:
+                    raise RedisflowError(f"events were refused: {reply[1].decode()}")
                 raise InvalidArgument("eventId", given[0] if len(given) == 1 else given, reply[1].decode())
             for index, event_id in zip(indexes, reply[1], strict=True):
                 ids[index] = event_id.decode()
@@ -70,13 +72,6 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
             if isinstance(answer, BaseException):
                 raise answer
         return ids
-
-    async def _note(self, slugs: set[str]) -> None:
-        """Remember slugs before their runs are there, so that no run is out of sight."""
-        fresh = sorted(slugs - self._saved_slugs)
-        if fresh:
-            await self.server.retry(lambda: self.client.sadd(k.saved_slugs(self.namespace), *fresh))
-            self._saved_slugs.update(fresh)
 
     async def save_step_heartbeat(
         self, workflow_slug: str, run_id: str, step_id: str, worker_id: str, attempt_number: int,
@@ -99,7 +94,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         if slot is not None and not (isinstance(slot, dict) and slot.keys() <= _SLOT):
             raise InvalidArgument("slot", slot, f"a dict of {', '.join(sorted(_SLOT))}")
         event = make_event(
-            "StepHeartbeat", workflow_slug, run_id, step_id=step_id, worker_id=check_text("worker_id", worker_id),
+            "StepHeartbeat", workflow_slug, run_id, step_id=step_id, worker_id=worker_id,
             attempt_number=attempt_number, **(slot or {}),
         )  # fmt: skip
         beat = int((await self._save(workflow_slug, run_id, event))[0])
@@ -144,12 +139,7 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
 
     async def list_active_workflows(self) -> list[str]:
         """Slugs of workflows with a run that has not ended, registered or not."""
-        slugs = {
-            slug.decode() for slug in await self.server.retry(partial(self._smembers, k.saved_slugs(self.namespace)))
-        }
-        for partition in range(len(self.opened)):
-            slugs.update(await self.known_slugs(partition))
-        known = sorted(slugs)
+        known = await self.slugs_with_runs()
 
         async def read() -> list[int]:
             pipe = self.client.pipeline(transaction=False)
@@ -163,10 +153,6 @@ class Saves(Queue, StepSaves, WorkflowSaves, Histories):
         counts = await self.server.retry(read) if known else []
         each = len(self.partitions) * len(LIVE)
         return [slug for place, slug in enumerate(known) if any(counts[place * each : (place + 1) * each])]
-
-    async def _smembers(self, key: str) -> set[bytes]:
-        found: set[bytes] = await self.client.smembers(key)
-        return found
 
 
 def _row(slug: str, run_id: str, checked: Checked) -> list[Any]:

@@ -10,6 +10,7 @@ from redisflow.backend.redis.events import Events
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Claim, Settled
 from redisflow.codec import pack
+from redisflow.model.histogram import bucket_of
 
 KINDS = {"c": "completed", "f": "failed", "k": "skipped", "r": "reclaimed", "l": "released"}
 
@@ -66,7 +67,7 @@ class Steps(Events):
             export_output: whether it is part of the workflow's output.
         """
         data = pack({"a": claim.attempt_number, "d": duration_us, "x": export_output})
-        return await self._settle("complete", claim, data, output)
+        return await self._settle("complete", claim, data, output, str(bucket_of(duration_us)))
 
     async def fail_step(
         self, claim: Claim, error: dict[str, str], fingerprints: list[str], *, duration_us: int = 0,
@@ -135,4 +136,4 @@ def failure_parts(
     if resource_usage:
         fields["ru"] = resource_usage
     after = "-" if retry_after_us is None else str(retry_after_us)
-    return pack(fields), pack(error), f"{reason} {random.random():.6f} {after} {int(fatal)}"
+    return pack(fields), pack(error), f"{reason} {random.random():.6f} {after} {int(fatal)} {bucket_of(duration_us)}"

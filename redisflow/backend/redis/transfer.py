@@ -1,38 +1,35 @@
 """Runs out of a namespace and into one, as the wire form of their events.
 
-An export is the history and nothing else, so it fits any namespace, any number of partitions and other tools that speak this form.
-An import checks every event of every run before the first is written, then writes each run by one atomic `append`. What it cannot
-bring along is the plan: an imported run has none, so its history is whole, but nothing says what would come next in it: what it
-had scheduled is handed back by every worker until it fails as `step-removed`. Its idempotency key stays visible, yet
-reserves nothing, since the key may be in use here.
+An export is the history, and beside the first submission of each version its plan, so it fits any namespace, any number of
+partitions and other tools that speak this form. An import checks every event of every run before the first is written, then writes
+each run by one atomic `append`.
+
+Where its plan is at hand, from the export or from this namespace, an imported run that had not ended goes on as it stood: what was
+scheduled can be claimed at its time, and what was running counts as claimed at the time of the import by a worker that sends no
+heartbeat, so that the reclaimer takes it back once the stale threshold has passed, out of its budget of crashes. Where there is no
+plan, nothing says what would come next: such a run is history only. An imported idempotency key stays visible, yet reserves
+nothing, since the key may be in use here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import pydantic_core
+from typing import Any
 
 from redisflow.backend import keys as k
 from redisflow.backend.redis.events import Events
+from redisflow.backend.redis.lines import FIRST, Histories, Wire, read_histories, submission_of
 from redisflow.backend.redis.runs import LIVE
 from redisflow.backend.replies import Reply
-from redisflow.backend.types import Submission
 from redisflow.codec import encode_event
-from redisflow.model.errors import InvalidInput, RedisflowError, RunExists, RunNotFound
+from redisflow.model.errors import RedisflowError, RunExists, RunNotFound
 from redisflow.model.events import parse_event
+from redisflow.model.workflow import Plan
 
 PAGE = 500
 """Runs looked at in one round trip."""
-FIRST: Final = frozenset({"RunSubmitted", "WorkflowStarted"})
-"""What a history can begin with: only these name the workflow."""
-_PAYLOADS: Final = ("input", "output", "data")
-_LARGEST: Final = {"timestampUs": 2**53, "availableAtUs": 2**53, "attemptNumber": 2**24, "workflowAttemptNumber": 2**16}
-"""Bounds of what the run's packed fields and the scores of sorted sets hold; the wire form has wider ones."""
-_RELATIVES: Final = ("parentRunId", "originalRunId")
+_RELATIVES = ("parentRunId", "originalRunId")
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,15 @@ class ImportReport:
     Attributes:
         runs: the ids, in the order of the input.
         events: how many, of all runs.
-        live: runs among them that had not ended, and have no plan to go on by.
+        live: runs among them that had not ended.
+        history_only: those of `live` that have no plan to go on by.
         renamed: old id to new one; empty where ids were kept.
     """
 
     runs: tuple[str, ...]
     events: int
     live: tuple[str, ...]
+    history_only: tuple[str, ...]
     renamed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +55,8 @@ async def export_runs(
     backend: Events, run_ids: Sequence[str] = (), *, workflow_slug: str | None = None, statuses: Collection[str] = (),
 ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
     """The wire form of the events of runs, one run after the other, each in the order it was written.
+
+    The first RunSubmitted of each version has the version's plan in a field `plan`, where this namespace has it.
 
     Args:
         backend: opened.
@@ -79,9 +80,16 @@ async def export_runs(
                 continue
             if not statuses or state.status in statuses:
                 chosen.append((state.created_at, run_id))
+    told: set[str] = set()
     for _, run_id in chosen if given else sorted(chosen):
-        for wire in await backend.load_wire_events(run_id):
-            yield parse_event(wire).to_wire()
+        for stored in await backend.load_wire_events(run_id):
+            wire = parse_event(stored).to_wire()
+            if wire["type"] == "RunSubmitted" and wire["versionId"] not in told:
+                told.add(wire["versionId"])
+                plan = await backend.plan_of_version(wire["workflowSlug"], wire["versionId"])
+                if plan is not None:
+                    wire["plan"] = plan.model_dump(mode="json")
+            yield wire
 
 
 async def _pages(run_ids: Sequence[str]) -> AsyncIterator[list[str]]:
@@ -121,114 +129,63 @@ async def import_runs(backend: Events, lines: Iterable[str | bytes], rename: boo
         InvalidInput: a line is no event, or does not fit the others of its run; it is named, and nothing was written.
         RunExists: a run id is in use; nothing was written.
     """
-    histories = read_histories(lines)
-    renamed = {run_id: k.new_run_id() for run_id in histories} if rename else {}
-    targets = [renamed.get(run_id, run_id) for run_id in histories]
+    read = read_histories(lines)
+    renamed = {run_id: k.new_run_id() for run_id in read.runs} if rename else {}
+    targets = [renamed.get(run_id, run_id) for run_id in read.runs]
     async for page in _pages(targets):
         for run_id, state in zip(page, await backend.get_runs(page), strict=True):
             if state is not None:
                 raise RunExists(run_id)
-    for target, history in zip(targets, histories.values(), strict=True):
-        await _append(backend, target, history, renamed)
+    plans = await _plans_of(backend, read)
+    await backend.note_slugs({history[0]["workflowSlug"] for history in read.runs.values()})
+    planless: set[str] = set()
+    for target, history in zip(targets, read.runs.values(), strict=True):
+        plan = plans.get(_version_of(history))
+        if plan is None:
+            planless.add(target)
+        await _append(backend, target, history, renamed, plan)
     live = [
         run_id
         async for page in _pages(targets)
         for run_id, state in zip(page, await backend.get_runs(page), strict=True)
         if state is not None and state.status in LIVE
     ]
-    return ImportReport(tuple(targets), sum(map(len, histories.values())), tuple(live), renamed)
+    return ImportReport(
+        tuple(targets), sum(map(len, read.runs.values())), tuple(live),
+        tuple(run_id for run_id in live if run_id in planless), renamed,
+    )  # fmt: skip
+
+
+def _version_of(history: Sequence[Wire]) -> tuple[str, str]:
+    """Slug and version that a run was submitted with; no version where its submission is missing."""
+    submitted = submission_of(history)
+    return history[0]["workflowSlug"], submitted["versionId"] if submitted else ""
+
+
+async def _plans_of(backend: Events, read: Histories) -> dict[tuple[str, str], Plan]:
+    """Plans by slug and version, from the lines or else from this namespace."""
+    plans: dict[tuple[str, str], Plan] = {}
+    for slug, version in {_version_of(history) for history in read.runs.values()}:
+        plan = read.plans.get(version) or await backend.plan_of_version(slug, version)
+        if plan is not None and plan.slug == slug:
+            plans[slug, version] = plan
+    return plans
 
 
 async def _append(
-    backend: Events, run_id: str, history: Sequence[Mapping[str, Any]], renamed: Mapping[str, str]
+    backend: Events, run_id: str, history: Sequence[Wire], renamed: Mapping[str, str], plan: Plan | None
 ) -> None:
+    partition = backend.partition(run_id)
+    number = await backend.plan_number(plan, partition) if plan else None
     rest: list[Any] = []
     for wire in history:
         moved = {name: renamed.get(wire[name], wire[name]) for name in _RELATIVES if name in wire}
-        slug = wire["workflowSlug"] if wire["type"] in FIRST else None
-        rest += (run_id, *encode_event({**wire, **moved}, ts=wire["timestampUs"], sv=1, wf=slug), "")
-    reply = await backend.call("append", backend.partition(run_id), rest)
+        own: dict[str, Any] = {"ts": wire["timestampUs"], "sv": 1}
+        if number is None and wire["type"] in FIRST:
+            own["wf"] = wire["workflowSlug"]
+        elif wire["type"] == "RunSubmitted":
+            own |= {"pl": number, "go": True}
+        rest += (run_id, *encode_event({**wire, **moved}, **own), "")
+    reply = await backend.call("append", partition, rest)
     if reply[0] != Reply.OK:
         raise RedisflowError(f"run {run_id} could not be imported: {reply[1].decode()}")
-
-
-def read_histories(lines: Iterable[str | bytes]) -> dict[str, list[dict[str, Any]]]:
-    """Checked events in wire form by run, runs and events in the order of the lines.
-
-    Raises:
-        InvalidInput: names the line and what is wrong with it.
-    """
-    histories: dict[str, list[dict[str, Any]]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            wire = _read(line)
-            _check(wire)
-            history = histories.setdefault(wire["runId"], [])
-            _check_place(wire, history)
-        except InvalidInput as error:
-            raise InvalidInput(f"line {number}", error.problems) from None
-        except (RedisflowError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            text = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise InvalidInput(f"line {number}", [("$", text)]) from None
-        history.append(wire)
-    return histories
-
-
-def _read(line: str | bytes) -> dict[str, Any]:
-    text = line.decode() if isinstance(line, bytes) else line
-    data = json.loads(text, parse_constant=_no_number)
-    if not isinstance(data, dict):
-        raise InvalidInput("line", [("$", "is no JSON object")])
-    return parse_event(data).to_wire()
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _check(wire: Mapping[str, Any]) -> None:
-    """Refuse what the wire form allows and the keys cannot hold.
-
-    Raises:
-        RedisflowError, ValueError: what is wrong, in words.
-    """
-    k.check_run_id(wire["runId"])
-    k.check_slug(wire["workflowSlug"])
-    if (wire["category"] == "step") != ("stepId" in wire):
-        raise InvalidInput("event", [("stepId", "belongs to events of category step, and to each of them")])
-    if "stepId" in wire:
-        k.check_step_id(wire["stepId"])
-    for name, bound in _LARGEST.items():
-        if not 0 <= wire.get(name, 0) < bound:
-            raise InvalidInput("event", [(name, f"is not from 0 to {bound - 1}")])
-    for name in _PAYLOADS:
-        if isinstance(wire.get(name), str):
-            _check_payload(name, wire[name])
-    if wire["type"] == "RunSubmitted":
-        Submission(
-            priority=wire["priority"], available_at_us=wire["availableAtUs"], timeout_us=wire.get("timeoutUs"),
-            tags=wire.get("tags", ()),
-        ).check()  # fmt: skip
-    encode_event(wire)
-
-
-def _check_payload(name: str, text: str) -> None:
-    try:
-        pydantic_core.from_json(text.encode())
-    except ValueError as error:
-        raise InvalidInput("event", [(name, f"is not JSON text, {error}")]) from None
-
-
-def _check_place(wire: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse an event that cannot follow the events of its run before it."""
-    if not history:
-        if wire["type"] not in FIRST:
-            raise InvalidInput(
-                "event", [("type", f"run {wire['runId']!r} must begin with {' or '.join(sorted(FIRST))}")]
-            )
-    elif history[0]["workflowSlug"] != wire["workflowSlug"]:
-        raise InvalidInput(
-            "event", [("workflowSlug", f"run {wire['runId']!r} began in {history[0]['workflowSlug']!r}")]
-        )

@@ -3,11 +3,12 @@
 A window is by the time of the event. The entries of a run that the engine wrote alone have the time of
 their stream id, but those with a time of their own (saved, copied, imported) lie anywhere in their stream,
 and nothing in the run's hash tells whether there are any. So a stream is read whole, and the time of each
-entry decides. What is left out are whole runs: those that ended before the window began.
+entry decides. What is left out are whole runs: those that ended before the window began, unless they are
+among the strays, which have saved events of a later time than their end.
 
 What is held at a time is a page of runs: the first entries of each stream, without their payloads, and of a
-longer stream the events that count. Only the ids of live runs are kept over the walk, since one may end,
-and so be met again, while it lasts.
+longer stream the events that count. Only the ids of strays and live runs are kept over the walk, since
+one of these may stand, or come to stand while it lasts, among the ended too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 from typing_extensions import Unpack
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_list, check_time
 from redisflow.backend.redis.header import parse_header
 from redisflow.backend.redis.runs import LIVE
 from redisflow.backend.redis.upkeep import Upkeep
@@ -89,30 +91,16 @@ class Walk(Upkeep):
             k.check_slug(workflow_slug)
         if step_id is not None:
             k.check_step_id(step_id)
-        if isinstance(run_ids, str):
-            raise InvalidArgument("run_ids", run_ids, "a list of run ids, not one text")
-        chosen = None if run_ids is None else frozenset(k.check_run_id(run_id) for run_id in run_ids)
+        chosen = None
+        if run_ids is not None:
+            chosen = frozenset(
+                k.check_run_id(run_id, "run_ids") for run_id in check_list("run_ids", run_ids, "run ids")
+            )
         if start_us is not None and end_us is not None:
             return _window(start_us, end_us, workflow_slug, step_id, chosen)
         now = await self.now()
         start = now - DAY if start_us is None else start_us
         return _window(start, now if end_us is None else end_us, workflow_slug, step_id, chosen)
-
-    async def now(self) -> int:
-        """Time of the server (µs), and never before an event: scripts add `skew`, and write an event a µs."""
-        found = await self.server.retry(lambda: self.client.time())
-        seconds, micros = next(iter(found.values())) if isinstance(found, dict) else found
-        time = int(seconds) * 1_000_000 + int(micros)
-
-        async def read() -> list[Any]:
-            pipe = self.client.pipeline(transaction=False)
-            for keys in self.partitions:
-                pipe.hmget(keys.meta, "clock", "skew")
-            found: list[Any] = await pipe.execute()
-            return found
-
-        clocks = await self.server.retry(read)
-        return max(max(int(float(clock or 0)), time + int(float(skew or 0))) for clock, skew in clocks)
 
     async def fold(self, counter: C, **options: Unpack[WindowOptions]) -> tuple[C, Window]:
         """Count the events of a window, run by run and each run's by time; answers with the window too."""
@@ -166,15 +154,6 @@ class Walk(Upkeep):
                 found[run_id] = Head(name, head.status_word in LIVE)
         return found
 
-    async def known_slugs(self, partition: int) -> list[str]:
-        """Workflows that runs may belong to: registered, submitted here, or with a queue of that name."""
-        keys = self.partitions[partition]
-        numbers = await self.server.retry(lambda: self.client.hvals(keys.plans))
-        levels = await self.server.retry(lambda: self.client.zrange(keys.levels, 0, -1))
-        slugs = {*(await self.workflow_slugs()), *(member.decode().rpartition(":")[0] for member in levels)}
-        slugs.update([(await self.plan_info(partition, int(number))).slug for number in numbers])
-        return sorted(slugs)
-
     async def scored_pages(self, key: str, low: int | str, high: int | str) -> AsyncIterator[list[tuple[bytes, float]]]:
         """Members of a sorted set by score; those that leave it meanwhile move no other out of sight."""
         skip = 0
@@ -197,17 +176,19 @@ class Walk(Upkeep):
                 yield chosen[first : first + RUNS]
             return
         keys = self.partitions[partition]
-        live: set[bytes] = set()
-        slugs = [window.workflow_slug] if window.workflow_slug else await self.known_slugs(partition)
-        for index in (keys.index(slug, status) for slug in slugs for status in LIVE):
-            async for page in self.scored_pages(index, "-inf", "+inf"):
-                fresh = [run_id.decode() for run_id, _ in page if run_id not in live]
-                live.update(run_id for run_id, _ in page)
+        met: set[bytes] = set()
+        slugs = [window.workflow_slug] if window.workflow_slug else await self.slugs_with_runs()
+        sets: list[tuple[str, int | str]] = [(keys.strays, window.start_us)]
+        sets += [(keys.index(slug, status), "-inf") for slug in slugs for status in LIVE]
+        for key, low in sets:
+            async for page in self.scored_pages(key, low, "+inf"):
+                fresh = [run_id.decode() for run_id, _ in page if run_id not in met]
+                met.update(run_id for run_id, _ in page)
                 yield fresh
         if window.workflow_slug and not await self._has_ended(keys, window.workflow_slug):
             return
         async for page in self.scored_pages(keys.ended, window.start_us, "+inf"):
-            yield [run_id.decode() for run_id, _ in page if run_id not in live]
+            yield [run_id.decode() for run_id, _ in page if run_id not in met]
 
     async def _has_ended(self, keys: k.Keys, slug: str) -> bool:
         async def read() -> list[int]:
@@ -238,16 +219,6 @@ class Walk(Upkeep):
             if len(page) < ENTRIES:
                 return
             after = page[-1][0]
-
-
-def check_time(argument: str, value: object) -> None:
-    """Refuse what is no time.
-
-    Raises:
-        InvalidArgument: it is neither None nor an integer that a score can hold.
-    """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53):
-        raise InvalidArgument(argument, value, "integer microseconds since the epoch, or None")
 
 
 def _window(start: int, end: int, slug: str | None, step: str | None, run_ids: frozenset[str] | None) -> Window:

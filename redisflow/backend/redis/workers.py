@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from redisflow.backend import keys as k
+from redisflow.backend.checks import check_flag, check_list, check_span, check_text, check_time
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.runs import LIVE
-from redisflow.backend.redis.walk import DAY, Walk, check_time
+from redisflow.backend.redis.walk import DAY, Walk
 from redisflow.codec import decode_event
 from redisflow.model.analytics import ActiveStep, ActiveWorker, ActiveWorkersResult, EventTypes, TimeRange, Window
 from redisflow.model.errors import InvalidArgument
@@ -111,9 +112,8 @@ class Workers(Walk):
         Raises:
             InvalidArgument: names the argument and what is allowed.
         """
-        check_time("stale_threshold_us", stale_threshold_us)
-        if stale_threshold_us is None or stale_threshold_us < 0:
-            raise InvalidArgument("stale_threshold_us", stale_threshold_us, "integer microseconds from 0 on")
+        check_span("stale_threshold_us", stale_threshold_us)
+        check_flag("include_inactive", include_inactive)
         span = _span(time_range)
         now = await self.now()
         since = 0 if include_inactive else min(now - DAY, now - stale_threshold_us, span[0] if span else now)
@@ -133,6 +133,7 @@ class Workers(Walk):
 
     async def get_worker_by_id(self, worker_id: str) -> ActiveWorker | None:
         """A worker, active or not; None where nothing is known of it. Counted over the last day, else over all events."""
+        check_text("worker_id", worker_id)
         now = await self.now()
         for since in (max(0, now - DAY), 0):
             deeds = (await self._deeds(since, now)).get(worker_id)
@@ -201,7 +202,7 @@ class Workers(Walk):
             return found
 
         for step, entries in zip(running, await self.server.retry(read) if running else [], strict=True):
-            for stream_id, entry in entries:
+            for stream_id, entry in reversed(entries):  # all starts of an imported run share one lease
                 if entry[b"type"] != b"StepStarted" or entry[b"step"].decode() != step.step_id:
                     continue
                 wire = decode_event(stream_id.decode(), entry, step.slug, step.run_id, lambda _: "unknown")
@@ -239,7 +240,7 @@ def _span(given: Span | None) -> tuple[int, int] | None:
     if isinstance(given, Mapping):
         pair = [given.get("start_us", given.get("startUs")), given.get("end_us", given.get("endUs"))]
     else:
-        pair = list(given)
+        pair = check_list("time_range", given, "a start and an end")
     for value in pair:
         check_time("time_range", value)
     if len(pair) != 2 or pair[0] is None or pair[1] is None or pair[0] > pair[1]:

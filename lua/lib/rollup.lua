@@ -1,0 +1,64 @@
+-- Rollups: hash `stats:<minute>`, read by what must answer at once however many runs there are. Of each minute how many events of each
+-- type were written, by workflow (`n:<slug>:<type>`), and histograms of how long attempts waited (`w<bucket>`), steps took
+-- (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables, written once a call, and no transition fails for it.
+local written = {} -- events by slug and type
+local buckets = { w = {}, s = {}, r = {} }
+
+-- 16 buckets an octave: redisflow/model/histogram.py says what follows for the error
+local frexp, floor = math.frexp, math.floor
+local function bucket_of(us)
+  local fraction, exponent = frexp(us)
+  return 16 * exponent + floor(32 * fraction) - 16
+end
+
+-- counts of a run's workflow, by event type
+local function types_of(run)
+  local slug = run.plan and run.plan.slug or run.slug or '-'
+  local types = written[slug]
+  if not types then
+    types = {}
+    written[slug] = types
+  end
+  return types
+end
+
+local function count_bucket(kind, bucket)
+  local counted = buckets[kind]
+  counted[bucket] = (counted[bucket] or 0) + 1
+end
+
+local function write_rollup()
+  local fields, n = {}, 0
+  local added = {}
+  for slug, types in pairs(written) do
+    for kind, count in pairs(types) do
+      if count > 0 then
+        n = n + 1
+        fields[n], added[n] = 'n:' .. slug .. ':' .. kind, count
+      end
+    end
+  end
+  if n == 0 then -- nothing was written, or only saved events
+    return
+  end
+  for kind, counted in pairs(buckets) do
+    for bucket, count in pairs(counted) do
+      n = n + 1
+      fields[n], added[n] = kind .. bucket, count
+    end
+  end
+  local key = prefix .. 'stats:' .. format('%d', now / 60000000)
+  local before = pcall_write('HMGET', key, unpack(fields))
+  if before.err then
+    return
+  end
+  local changed, fresh_key = {}, true
+  for i = 1, n do
+    fresh_key = fresh_key and not before[i]
+    changed[2 * i - 1], changed[2 * i] = fields[i], format('%d', (tonumber(before[i]) or 0) + added[i])
+  end
+  pcall_write('HSET', key, unpack(changed))
+  if fresh_key then
+    pcall_write('EXPIRE', key, 21600)
+  end
+end

@@ -1,0 +1,41 @@
+"""The soak itself: a short one, with every line of its report in order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import server_binary
+from tests.faults.harness import ROOT
+
+
+@pytest.mark.slow
+def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = [
+        sys.executable,
+        "-m",
+        "bench.soak",
+        "--minutes",
+        "0.3",
+        "--seed",
+        "11",
+        "--workers",
+        "2",
+        "--json",
+        str(report),
+    ]
+    done = subprocess.run(
+        [*command, "--server", server_binary()], cwd=ROOT, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert found["problems"] == []
+    assert found["runs"] >= found["acknowledged"] > 50
+    assert found["executions"] >= found["stepsCompleted"] > 100
+    assert found["faults"] >= 3
+    assert found["recoverySeconds"]["max"] >= found["recoverySeconds"]["p50"] >= 0
