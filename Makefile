@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo check test test-faults soak audit bench bench-peers bench-compare bench-report docs screenshots clean
+.PHONY: help setup demo check test test-faults soak audit bench bench-peers bench-compare bench-report docs backend-page screenshots clean
 
 help:  ## show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,10 +25,14 @@ check: setup  ## lint, types, import layers, schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive redisflow --configfile pyproject.toml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: check  ## every check and every test
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+audit: setup  ## known vulnerabilities of the dependencies; needs the network
+	$(BIN)/pip-audit --skip-editable
 
 test-faults: setup  ## the faults and sizes that take minutes
 	$(BIN)/python -m pytest -m slow tests
@@ -46,13 +50,23 @@ bench-compare: setup  ## measure everything, alternating with the peers (about a
 	$(BIN)/python -m bench run --suite all
 
 bench-report: setup  ## write plots and tables of the last measurements into docs/
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m bench report
 
-docs: setup  ## write docs/backend.md anew from the code
+docs: backend-page $(VENV)/.docs-ready  ## build the documentation site in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
+	$(BIN)/python -m tools.site_check site
+
+backend-page: setup  ## write docs/backend.md and docs/reference/cli.md anew from the code
 	$(BIN)/python -m tools.backend_page
+	$(BIN)/python -m tools.cli_page
+
+$(VENV)/.docs-ready: $(VENV)/.ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 screenshots: setup  ## a picture of every page of the dashboard into docs/images (needs chromium and its driver)
 	$(BIN)/python -m docs.screenshots
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ from bench.results import Results, machine, show
 from bench.suites import SUITES, Setup, Suite
 from redisflow.embedded.program import find_program
 
-SLOW_COUNT, SLOW_RUNS = 3_000, 3
+SLOW_RUNS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("--suite", default="drain", help=f"one or more of {','.join(SUITES)}, or all; default: drain")
     run.add_argument("--peers", default="", help="names with commas; default: all that are installed")
     run.add_argument("--runs", type=int, default=5, help="repetitions; slow peers get at most 3; default: 5")
-    run.add_argument("--count", type=int, help="jobs a repetition; slow peers get at most 3,000; default: the suite's")
+    run.add_argument("--count", type=int, help="jobs a repetition; slow peers have limits; default: the suite's")
     run.add_argument(
         "--server", default=shutil.which("redis-server") or "", help="server binary; default: redis-server"
     )
@@ -70,10 +70,10 @@ def measure(suite: Suite, peers: Sequence[Peer], setup: Setup, runs: int) -> Res
     going = [peer for peer in peers if suite.takes(peer) and peer.installed]
     for peer in going:
         results.versions[peer.name] = peer.version()
-        results.counts[peer.name] = min(setup.count, SLOW_COUNT) if peer.slow else setup.count
+        results.counts[peer.name] = min(setup.count, peer.limit or setup.count)
     for number in range(runs):
         for peer in going:
-            if peer.name in results.missing or (peer.slow and number >= SLOW_RUNS):
+            if peer.name in results.missing or (peer.limit and number >= SLOW_RUNS):
                 continue
             print(f"{suite.name}: {peer.name}, {number + 1} of {runs}", flush=True)
             try:

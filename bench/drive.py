@@ -74,10 +74,13 @@ class Drive:
             "BENCH_EACH": str(int(self.each)), **more,
         }  # fmt: skip
         with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                self.peer.command(word), env=environment, cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+            try:
+                process = subprocess.Popen(
+                    self.peer.command(word), env=environment, cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise PeerFailed(f"{self.peer.name}: {error}") from None
         try:
             yield process
         finally:

@@ -49,7 +49,7 @@ class Peer:
         node: it is a package of Node.
         chains: it can run workflows of three steps.
         redis: its jobs are kept by the server that is measured.
-        slow: measured with fewer jobs.
+        limit: most jobs a repetition; one that has a limit is slow, and repeated at most three times.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Peer:
     node: bool = False
     chains: bool = False
     redis: bool = True
-    slow: bool = True
+    limit: int | None = 3_000
 
     @property
     def home(self) -> Path:
@@ -128,11 +128,11 @@ def _run(*command: str, cwd: Path) -> None:
 
 PEERS = [
     Peer(
-        "redisflow", ("redisflow",), "defaults: concurrency 100; submit_many", chains=True, slow=False,
+        "redisflow", ("redisflow",), "defaults: concurrency 100; submit_many", chains=True, limit=None,
         guarantees=Guarantees("after the end, fenced by a lease", "kept", "by policy", "all, in a stream a run"),
     ),
     Peer(
-        "bullmq", ("bullmq", "ioredis"), "addBulk of 1,000; one Worker, concurrency 200", node=True, chains=True, slow=False,
+        "bullmq", ("bullmq", "ioredis"), "addBulk of 1,000; one Worker, concurrency 200", node=True, chains=True, limit=None,
         guarantees=Guarantees("after the end, by a lock", "kept", "by option", "a stream of the last 10,000"),
     ),
     Peer(
@@ -156,7 +156,7 @@ PEERS = [
         guarantees=Guarantees("after the end", "kept for 5 minutes", "by option", "none"),
     ),
     Peer(
-        "rq", ("rq", "hiredis"), "enqueue_many of 1,000; SimpleWorker (no fork a job)",
+        "rq", ("rq", "hiredis"), "enqueue_many of 1,000; SimpleWorker (no fork a job)", limit=1_000,
         guarantees=Guarantees("after the end", "kept for 500 s", "by option", "none"),
     ),
     Peer(
@@ -176,7 +176,7 @@ PEERS = [
         guarantees=Guarantees("after the end, by a lock", "kept", "by option", "a stream of the last 10,000"),
     ),
     Peer(
-        "dbos", ("dbos",), "SQLite; queue polled every 10 ms", chains=True, redis=False,
+        "dbos", ("dbos",), "SQLite; queue polled every 10 ms", chains=True, redis=False, limit=300,
         guarantees=Guarantees("after the end, checkpoint a step", "kept", "by option", "a row a step"),
     ),
 ]  # fmt: skip

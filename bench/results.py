@@ -92,7 +92,7 @@ def machine(server: str) -> dict[str, str]:
     return {
         "processor": processor, "cores": str(os.cpu_count()), "system": f"{platform.system()} {platform.machine()}",
         "server": " ".join(done.stdout.split()[:3]).removesuffix(" server"), "python": platform.python_version(), "node": node,
-        "date": datetime.now(UTC).date().isoformat(), "load before": f"{os.getloadavg()[0]:.1f}",
+        "date": datetime.now(UTC).date().isoformat(), "load average before": f"{os.getloadavg()[0]:.1f}",
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _version(*command: str) -> str:
 
 def figure(value: float) -> str:
     """A figure with as many digits as it deserves."""
-    return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
 
 
 def goal_text(goal: Goal | None) -> str:
@@ -141,7 +141,8 @@ def show(results: Results) -> None:
                 measure, f"{peer} {results.versions[peer]}", figure(statistics.median(values)), figure(min(values)),
                 figure(max(values)), suite.units[measure], "" if ratio is None else f"{ratio:.2f}", goal_text(goal) + mark,
             )  # fmt: skip
-        table.add_section()
+        if len(results.versions) > 1:
+            table.add_section()
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)

@@ -11,7 +11,7 @@
 -- ARGV lineage string           envelope of WorkflowRerunFromStep
 -- ARGV kept_steps list          steps whose events are copied
 -- RETURNS {OK} or {GONE | NOT_ENDED | DUPLICATE | NO_PLAN} or {REJECTED, why}
--- EVENTS RunSubmitted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepReclaimed StepCheckpoint StepCheckpointFailed
+-- EVENTS RunSubmitted WorkflowRerunFromStep StepScheduled StepStarted StepCompleted StepFailed StepRetrying StepSkipped StepReclaimed StepCheckpoint StepCheckpointFailed WorkflowCompleted
 -- @include lib/open
 -- @include lib/whole
 -- @include lib/advance
@@ -64,6 +64,14 @@ for _, name in ipairs(names) do
     s.dirty = s.unmet ~= #plan_step(run.plan, name).deps
   end
 end
+for i = 1, run.expand and 0 or #names do -- what was skipped stays so, and takes along what needs it
+  local from = run.steps[names[i]].status == 'p' and skipped_need(run, names[i])
+  if from then
+    cascade(run, names[i], from)
+    advance(run, names[i])
+  end
+end
+conclude(run)
 local answer = keep({ OK })
 commit(whole(answer))
 notify()

@@ -15,6 +15,9 @@ import pydantic_core
 
 from redisflow.model.errors import PayloadTooLarge
 
+MAX_DEPTH = 200
+"""Arrays and objects inside each other that a payload may have: what its readers take."""
+
 
 def _describe(value: object) -> Any:
     """Stand-in for a value without a JSON form: its type and its repr, cut to 1,000 characters."""
@@ -34,7 +37,7 @@ def encode_payload(value: object, *, what: str = "payload", limit: int | None = 
 
     Raises:
         PayloadTooLarge: the text is over the cap.
-        ValueError: the value contains itself.
+        ValueError: the value is nested over 200 deep, or contains itself.
     """
     if value is None:
         return "null"
@@ -42,15 +45,25 @@ def encode_payload(value: object, *, what: str = "payload", limit: int | None = 
         raw = pydantic_core.to_json(value, fallback=_describe, inf_nan_mode="strings", bytes_mode="utf8")
     except (pydantic_core.PydanticSerializationError, UnicodeError):
         raw = pydantic_core.to_json(_plain(value, 0), fallback=_describe, inf_nan_mode="strings", bytes_mode="base64")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _check_depth(raw, what)
     if limit is not None and len(raw) > limit:
         raise PayloadTooLarge(what, len(raw), limit)
     return raw.decode()
 
 
+def _check_depth(raw: bytes, what: str) -> None:
+    """Refuse what could be written, but never read again."""
+    try:
+        pydantic_core.from_json(raw)
+    except ValueError:
+        raise ValueError(f"{what} is nested over {MAX_DEPTH} deep: flatten it") from None
+
+
 def _plain(value: object, depth: int) -> object:
     """Rebuild what pydantic-core refused: surrogates escaped, bytes kept, keys made text, cycles refused."""
-    if depth > 200:
-        raise ValueError("the value is nested over 200 deep, or contains itself")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"the value is nested over {MAX_DEPTH} deep, or contains itself")
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, float) and not math.isfinite(value):

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="REDISFLOW_", frozen=True, extra="ignore")
 
-    url: str | None = None
+    url: str | None = Field(None, repr=False)
     """Server to use: `redis://`, `rediss://`, `unix://`, or `redis+cluster://`. None: the embedded server of this folder."""
     namespace: str = Field("redisflow", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """Prefix of every key; two namespaces on one server know nothing of each other."""

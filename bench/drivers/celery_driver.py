@@ -39,16 +39,6 @@ elif word == "submit":
 else:
     tally.tell("ready")
     app.worker_main(
-        [
-            "worker",
-            "--pool",
-            "threads",
-            "--concurrency",
-            "8",
-            "--loglevel",
-            "ERROR",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-        ]
-    )
+        ["worker", "--pool", "threads", "--concurrency", "8", "--loglevel", "ERROR", "--without-gossip", "--without-mingle",
+         "--without-heartbeat"]
+    )  # fmt: skip

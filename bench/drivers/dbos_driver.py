@@ -1,4 +1,4 @@
-"""dbos: workflows of one and of three steps on SQLite, which takes no database server; its queue is polled every 10 ms."""
+"""dbos: workflows of one and of three steps on SQLite, as no database server is at hand; a queue polled every 10 ms."""
 
 import sys
 import threading

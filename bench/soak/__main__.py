@@ -61,13 +61,13 @@ class Pulse:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    def recoveries(self) -> list[float]:
-        """Seconds from the healing of each fault to the next run that ended."""
+    def recoveries(self) -> list[tuple[float, str]]:
+        """Seconds from the healing of each fault to the next run that ended, and the fault; shortest first."""
         found = []
         for fault in self._nemesis.faults:
             after = next((beat for beat in self.beats if beat >= fault.until), None)
             if after is not None:
-                found.append(after - fault.until)
+                found.append((round(after - fault.until, 2), fault.name))
         return sorted(found)
 
 
@@ -149,14 +149,15 @@ def _report(options: argparse.Namespace, nemesis: Nemesis, pulse: Pulse, record:
     recoveries = pulse.recoveries()
 
     def quantile(q: float) -> float:
-        return round(recoveries[min(len(recoveries) - 1, int(len(recoveries) * q))], 2) if recoveries else 0.0
+        return recoveries[min(len(recoveries) - 1, int(len(recoveries) * q))][0] if recoveries else 0.0
 
     report: dict[str, Any] = {
         "seed": options.seed, "minutes": options.minutes, "workers": options.workers, "python": platform.python_version(),
         "runs": findings.runs, "statuses": dict(findings.statuses), "stepsCompleted": findings.steps,
-        "executions": findings.executions, "acknowledged": len(record.runs), "refusedCalls": record.refused,
+        "executions": findings.executions, "acknowledged": len(record.runs), "refusals": dict(record.refused),
         "faults": len(nemesis.faults), "faultsByKind": nemesis.counts,
         "recoverySeconds": {"p50": quantile(0.5), "p99": quantile(0.99), "max": quantile(1.0)},
+        "slowest": recoveries[-1][1] if recoveries else "",
         "verifySeconds": round(findings.verify_s, 2), "problems": findings.problems,
     }  # fmt: skip
     if options.json:

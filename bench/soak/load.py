@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 from bench.soak.flows import FLOWS, chain, diamond
@@ -22,14 +23,14 @@ class Record:
         keys: idempotency key to the run that was named for it.
         broken_keys: keys for which two runs were named.
         cancelled: runs whose cancellation was acknowledged as such.
-        refused: calls that ended in an error, so that nothing is known of them.
+        refused: errors of calls, so that nothing is known of what these did, and how often each came.
     """
 
     runs: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     broken_keys: list[str] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
-    refused: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 class Load:
@@ -70,8 +71,8 @@ class Load:
                 await chance.choice(acts)(chance)
             except (TransitionRefused, RunNotFound):
                 continue
-            except RedisflowError:
-                self.record.refused += 1
+            except RedisflowError as error:
+                self.record.refused[f"{type(error).__name__}: {str(error)[:120]}"] += 1
             await asyncio.sleep(chance.uniform(0, 2 * self._pause))
 
     def _input(self) -> dict[str, int]:

@@ -81,7 +81,7 @@ class World:
         }  # fmt: skip
         server = [
             binary, "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.folder), "--appendonly", "yes",
-            "--appendfsync", "everysec", "--stream-node-max-bytes", "1024", "--busy-reply-threshold", "100",
+            "--appendfsync", "always", "--stream-node-max-bytes", "1024", "--busy-reply-threshold", "100",
         ]  # fmt: skip
         self.server = Child("server", server, self._log, environment)
         self.await_server()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 
 from bench.flows import one
@@ -11,50 +10,22 @@ from bench.harness import Server, open_backend, server_cpu
 from bench.peers import Peer
 from bench.suites.base import Setup, Suite
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.turns import MAX_CLAIMS, Lane, TurnAnswer, TurnLink
 from redisflow.backend.types import Submission
-from redisflow.codec import pack
+from redisflow.cli.measures import claims
 
 
-async def claims(backend: RedisBackend, count: int, workers: int = 1) -> dict[str, float]:
-    """Submit so many runs, and claim them over one line a worker and partition, each with two lanes."""
+async def claim(backend: RedisBackend, count: int, workers: int = 1) -> dict[str, float]:
+    """Submit so many runs and claim them; the CPU includes that of opening the lines."""
     await backend.submit(one.plan, [Submission() for _ in range(count)])
-    taken, done = 0, asyncio.Event()
-
-    def on_answer(link: TurnLink, lane: Lane, answer: TurnAnswer) -> None:
-        nonlocal taken
-        taken += len(answer.claims)
-        if taken >= count:
-            done.set()
-        elif answer.claims:
-            link.send(lane, list(range(MAX_CLAIMS)), False)
-
-    links = [
-        TurnLink(
-            backend, partition, worker=f"bench-{number}.0", queues=[one.slug], on_answer=on_answer,
-            body=pack({"wi": f"bench-{number}.0", "wc": 100})[1:], on_fatal=lambda error: done.set(),
-        )
-        for number in range(workers) for partition in range(len(backend.partitions))
-    ]  # fmt: skip
-    for link in links:
-        await link.open()
-    cpu, began = await server_cpu(backend), time.perf_counter()
-    for link in links:
-        for lane in link.lanes:
-            link.send(lane, list(range(MAX_CLAIMS)), False)
-    await done.wait()
-    took, cpu = time.perf_counter() - began, await server_cpu(backend) - cpu
-    for link in links:
-        link.close()
-    if taken < count:
-        raise SystemExit(f"{taken} of {count} runs were claimed")
-    return {"rate": count / took, "server CPU": cpu / count * 1e6}
+    cpu = await server_cpu(backend)
+    took = await claims(backend, one.slug, count, workers)
+    return {"rate": count / took, "server CPU": (await server_cpu(backend) - cpu) / count * 1e6}
 
 
 async def _measure(url: str, count: int) -> dict[str, float]:
     backend = await open_backend(url)
     try:
-        return await claims(backend, count)
+        return await claim(backend, count)
     finally:
         await backend.close()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.drive import driving
+from bench.harness import Server
 from bench.peers import Peer
 from bench.suites.base import Goal, Setup, Suite
 
 STEPS = 3
-UNITS = {"rate": "jobs/s", "server CPU": "µs/job", "worker CPU": "µs/job"}
+TURNS = {"turns": "calls/step"}
+"""How much a turn of redisflow's worker gathers; of no meaning for others."""
 
 
 def drain(peer: Peer, setup: Setup, *options: str, steps: int = 1) -> dict[str, float]:
@@ -27,15 +29,23 @@ def drain(peer: Peer, setup: Setup, *options: str, steps: int = 1) -> dict[str, 
         took = drive.call("enqueue" if steps == 1 else "chain")
         with drive.process("work") as worker:
             first = [int(word) for word in drive.expect("first", worker)]
-            cpu = drive.server.cpu()
+            cpu, calls = drive.server.cpu(), _scripts(drive.server)
             last = [int(word) for word in drive.expect("last", worker)]
-            cpu = drive.server.cpu() - cpu
+            cpu, calls = drive.server.cpu() - cpu, _scripts(drive.server) - calls
             kept = drive.server.info()["used_memory"] - used
     found = {
         "rate": jobs / (last[0] - first[0]) * 1e9, "server CPU": cpu / jobs * 1e6,
         "worker CPU": (last[1] - first[1]) / jobs / 1e3, "memory": kept / setup.count, "enqueued": setup.count / took,
+        "turns": calls / jobs,
     }  # fmt: skip
+    if not peer.own:
+        del found["turns"]
     return found if peer.redis else {name: found[name] for name in ("rate", "worker CPU", "enqueued")}
+
+
+def _scripts(server: Server) -> int:
+    """Calls of scripts so far."""
+    return int(server.info().get("cmdstat_evalsha", {}).get("calls", 0))
 
 
 def _drain(peer: Peer, setup: Setup) -> Mapping[str, float]:
@@ -67,11 +77,12 @@ def _own(peer: Peer) -> bool:
 
 
 DRAIN = Suite(
-    "drain", "drain, 1-step runs", 50_000, UNITS, _drain,
+    "drain", "drain, 1-step runs", 50_000,
+    {"rate": "jobs/s", "server CPU": "µs/job", "worker CPU": "µs/job"} | TURNS, _drain,
     goals={"rate": Goal(1.4, "least"), "server CPU": Goal(0.75, "most"), "worker CPU": Goal(0.5, "most")},
 )  # fmt: skip
 CHAIN = Suite(
-    "chain", "drain, 3-step chains", 10_000, {"rate": "steps/s", "server CPU": "µs/step", "worker CPU": "µs/step"}, _chain,
+    "chain", "drain, 3-step chains", 10_000, {"rate": "steps/s", "server CPU": "µs/step", "worker CPU": "µs/step"} | TURNS, _chain,
     takes=lambda peer: peer.chains, goals={"rate": Goal(2, "least")},
 )  # fmt: skip
 MEMORY = Suite(

@@ -10,13 +10,13 @@ from bench.flows import one
 from bench.harness import Server, open_backend, reach
 from bench.peers import Peer
 from bench.suites.base import Setup, Suite
-from bench.suites.claim import claims
+from bench.suites.claim import claim
 from redisflow import Worker
 from redisflow.backend.types import Submission
 
 SAMPLE = 10_000
 """Runs that are drained of a long queue."""
-CLAIMED = 5_000
+CLAIMED = 20_000
 WORKERS = (1, 20, 200)
 PARTITIONS = (1, 4, 16)
 
@@ -51,7 +51,7 @@ async def _claims(url: str, kept: int, workers: int, partitions: int) -> float:
 
             async with Worker(backend, [one]):
                 await reach(finished)
-        return (await claims(backend, CLAIMED, workers))["server CPU"]
+        return (await claim(backend, CLAIMED, workers))["server CPU"]
     finally:
         await backend.close()
 

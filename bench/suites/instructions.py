@@ -57,6 +57,6 @@ def _instructions(peer: Peer, setup: Setup) -> Mapping[str, float]:
 
 INSTRUCTIONS = Suite(
     "instructions", "instructions of the server a job", 2_000, {"submit": "instructions", "submit to end": "instructions"},
-    _instructions, takes=lambda peer: not peer.slow,
+    _instructions, takes=lambda peer: peer.limit is None,
     goals={"submit to end": Goal(0.65, "most")},
 )  # fmt: skip

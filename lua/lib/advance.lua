@@ -97,6 +97,19 @@ local function conclude(run)
   end
 end
 
+-- a dependency that the step cannot do without was skipped, and the cascade did not reach it
+local function skipped_need(run, name)
+  local planned = plan_step(run.plan, name)
+  if planned then
+    load_steps(run, planned.deps)
+    for i, dependency in ipairs(planned.deps) do
+      if sub(planned.kinds, i, i) == 'r' and run.steps[dependency].status == 'k' then
+        return dependency
+      end
+    end
+  end
+end
+
 local function cascade(run, name, from)
   local s = run.steps[name]
   local attempt = math.max(1, s.attempt)

@@ -6,19 +6,6 @@ do
   local EXPAND_CHUNKS = 4
   local expanding -- the run in hand, for the caller to drop should it raise
 
-  -- a dependency that the step cannot do without was skipped, and the cascade did not reach it
-  local function skipped_need(run, name)
-    local planned = plan_step(run.plan, name)
-    if planned then
-      load_steps(run, planned.deps)
-      for i, dependency in ipairs(planned.deps) do
-        if sub(planned.kinds, i, i) == 'r' and run.steps[dependency].status == 'k' then
-          return dependency
-        end
-      end
-    end
-  end
-
   local function expand_chunk(run, names)
     load_steps(run, names)
     for _, name in ipairs(names) do

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -35,8 +36,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from redisflow.backend.call_line import CallLine
 from redisflow.backend.keys import Keys
-from redisflow.backend.lines import CallLine
 from redisflow.backend.location import Address, Client, Cluster, make_client, parse_location, redact
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Script
@@ -70,9 +71,12 @@ _PASSING_WORDS = (
 _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
 
 
+_IN_PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: \W*")
+
+
 def _said(error: BaseException) -> str:
     """What Redis said, with the code that the client library takes off."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _IN_PIPELINE.sub("", " ".join(str(error).split())) or type(error).__name__
     code = getattr(error, "status_code", None)
     return f"{code} {text}" if code and not text.startswith(code) else text
 

@@ -31,8 +31,8 @@ Client = Redis | RedisCluster
 _URL = re.compile(
     r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?:(?P<login>[^@/?]*)@)?(?P<hosts>[^/?@]+)(?P<path>/[^?]*)?(?:\?(?P<query>.*))?"
 )
-_LOGIN = re.compile(r"(?<=://)([^@/?]*):[^@/?]*@")
-_SECRET = re.compile(r"((?:^|[?&])[a-z_]*password=)[^&]*")
+_LOGIN = re.compile(r"(?<=://)([^:@/?]*):[^/?]*@")
+_SECRET = re.compile(r"((?:^|[?&])[a-z_]*password=)[^&]*", re.IGNORECASE)
 _PORTS = {"cluster": 6379, "sentinel": 26379}
 AFTER_THE_FIRST = 0.1  # seconds in which other nodes may answer once one has
 ANSWER_WITHIN = 1.0  # seconds after which a node, or a sentinel, is passed over
@@ -51,7 +51,7 @@ class Address:
     host: str
     port: int
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     db: int
     ssl: Any
 

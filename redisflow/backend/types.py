@@ -9,6 +9,7 @@ from typing import Any
 from redisflow.backend.checks import check_integer, check_time, check_words
 from redisflow.backend.replies import Reply
 from redisflow.model.errors import InvalidArgument
+from redisflow.model.text import UNSAFE
 
 MAX_TAG = 64
 MAX_KEY = 512
@@ -58,10 +59,17 @@ class Submission:
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
             raise InvalidArgument("metadata", self.metadata, "an object of JSON-able values")
         for tag in check_words("tags", self.tags):
-            if len(tag) > MAX_TAG or any(c.isspace() or c in ",{}" for c in tag):
+            if len(tag) > MAX_TAG or _no_word(tag):
                 raise InvalidArgument(
-                    "tags", tag, f"words of 1 to {MAX_TAG} characters without spaces, commas or braces"
+                    "tags",
+                    tag,
+                    f"words of 1 to {MAX_TAG} characters without spaces, commas, braces or control characters",
                 )
+
+
+def _no_word(tag: str) -> bool:
+    """Whether it would break a key, a list of tags or a terminal."""
+    return UNSAFE.search(tag) is not None or any(c.isspace() or c in ",{}" for c in tag)
 
 
 @dataclass(frozen=True, slots=True)

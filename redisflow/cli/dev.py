@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 
+from redisflow.backend.location import redact
 from redisflow.backend.redis.inspect import Tail
 from redisflow.cli.children import Child
 from redisflow.cli.events import event_line
@@ -139,7 +140,7 @@ class _Dev:
             await worker.stop()
 
     async def _tail(self, client: Client) -> None:
-        self._say(f"namespace {client.settings.namespace} at {client.backend.settings.url}; Ctrl-C ends")
+        self._say(f"namespace {client.settings.namespace} at {redact(client.backend.settings.url or '')}; Ctrl-C ends")
         tail = Tail(client.backend)
         while True:
             with contextlib.suppress(ServerUnavailable):  # it may come back; the log tells of it

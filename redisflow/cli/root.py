@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "export": ("transfer", "Print the events of runs as JSON lines."),
     "import": ("transfer", "Write runs from JSON lines."),
     "doctor": ("doctor", "Check the server and its settings."),
+    "bench": ("bench", "Measure the server: submit, claims, drain, latency."),
     "verify": ("verify", "Check that every key is what the events imply."),
 }
 """Command name to the module that holds it and its line in the help."""

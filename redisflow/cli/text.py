@@ -1,14 +1,11 @@
-"""What is printed: text made safe, and tables, times and JSON in one form.
+"""What is printed: text made safe (`redisflow.model.text`), and tables, times and JSON in one form.
 
-Ids, messages and outputs come from runs, so they may hold anything. Escape sequences would let them draw on
-the terminal or hide in it, so every control character, and every one that turns the direction of the text,
-is shown by its code. Cells are rich `Text`, never markup.
+Cells are rich `Text`, never markup.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -17,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from redisflow.model.text import UNSAFE
+from redisflow.model.text import clean as clean
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _PIPE_WIDTH = 4_000
 
 STYLES: Final = {
@@ -31,16 +30,6 @@ STYLES: Final = {
     "ok": "green", "warn": "yellow", "fail": "bold red",
 }  # fmt: skip
 """Colour of a status."""
-
-
-def clean(text: str) -> str:
-    """The text with each character that could act on a terminal replaced by its code."""
-    return _UNSAFE.sub(lambda found: _code(found.group()), text)
-
-
-def _code(character: str) -> str:
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def short(text: str, limit: int = 60) -> str:
@@ -110,7 +99,7 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 def _escape(text: str) -> str:
     # dumps leaves such characters in strings only, so an escape means the same
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

@@ -128,6 +128,8 @@ TRANSITIONS: Final[tuple[Transition, ...]] = (
     Transition("step", "pending", "rerun", "completed", (*_COPIED, "StepCompleted")),
     Transition("step", "pending", "rerun", "skipped", (*_COPIED, "StepSkipped")),
     Transition("step", "pending", "rerun", "scheduled", ("StepScheduled",)),
+    # Where a kept skip leaves nothing to do.
+    Transition("run", "pending", "rerun", "completed", ("WorkflowCompleted",)),
 )
 
 

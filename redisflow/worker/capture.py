@@ -14,6 +14,7 @@ import threading
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from redisflow.model.text import clean, clean_lines
 from redisflow.tracing import current_ids
 from redisflow.worker.context import Context
 
@@ -39,9 +40,14 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of logging
+        """The line itself: a message with line breaks cannot pretend to be several."""
+        record.message = clean(record.message)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback where there is one."""
-        text = super().format(record)
+        """One line, whatever the message holds, and the traceback where there is one."""
+        text = clean_lines(super().format(record))
         run_id = getattr(record, "run_id", None)
         if run_id is not None:
             text += f"  run={run_id} step={record.step_id} attempt={record.attempt}"  # type: ignore[attr-defined]

@@ -57,6 +57,7 @@ class Dispatcher:
         self._jobs: dict[int, list[Job]] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._following: asyncio.Task[None] | None = None
+        self._closed = False
         self.draining = False
         self.links = [
             TurnLink(
@@ -74,6 +75,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Close all lines at once."""
+        self._closed = True
         for handle in (self._watch, self._following):
             if handle is not None:
                 handle.cancel()
@@ -87,7 +89,7 @@ class Dispatcher:
 
     def follow(self) -> None:
         """Look whether partitions lie elsewhere now: something did not answer."""
-        if self._following is None or self._following.done():
+        if not self._closed and (self._following is None or self._following.done()):
             self._following = self._loop.create_task(follow_partitions(self.links))
 
     def wake(self, partition: int) -> None:

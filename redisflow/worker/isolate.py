@@ -19,7 +19,7 @@ from typing import Any
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.recording import Recording
 from redisflow.define import Skip, Step, Task, Workflow
-from redisflow.model.errors import UsageError
+from redisflow.model.errors import PayloadTooLarge, UsageError
 from redisflow.model.events import StepError
 from redisflow.worker.checkpoints import StreamStore
 from redisflow.worker.context import Job
@@ -86,7 +86,7 @@ class Isolation:
         try:
             end = await child.run(order)
             job.usage = child.usage(end)
-            return _outcome(end, child.status, path)
+            return _outcome(end, child.status, path, self._backend.settings.max_payload_bytes)
         finally:
             child.kill()
             ending = asyncio.get_running_loop().create_task(_end(child, path))
@@ -101,11 +101,15 @@ async def _end(child: Child, path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _outcome(end: dict[str, Any] | None, status: int, path: Path) -> Encoded:
+def _outcome(end: dict[str, Any] | None, status: int, path: Path, limit: int) -> Encoded:
     if end is None:
         raise ChildFailed(StepError(name="ChildProcessError", message=f"the step's process {describe_exit(status)}"))
     if end["end"] == "completed":
-        return Encoded(path.read_text(encoding="utf-8"))
+        with path.open("rb") as spool:
+            raw = spool.read(limit + 1)
+        if len(raw) > limit:
+            raise PayloadTooLarge("the output of the step's process", path.stat().st_size, limit)
+        return Encoded(raw.decode())
     if end["end"] == "skipped":
         raise Skip(end["reason"], end["metadata"])
     described = StepError(**end["error"])

@@ -342,3 +342,34 @@ async def test_verify_pages_through_a_large_set(backend: RedisBackend) -> None:
     assert sorted(v.run_id for v in found if v.rule == "member") == sorted(odd)
     assert set((await Verifier(backend).repair(found)).values()) == {True}
     await travel(backend, SECOND)
+
+
+async def test_a_rerun_beside_a_kept_skip_goes_on_to_its_end(backend: RedisBackend) -> None:
+    """`last` needs what was skipped, so it is skipped again; else the new run would wait for it for ever."""
+    graph = plan(step("a"), step("left", "a"), step("right", "a"), step("last", "left", "right"))
+    await backend.register_plan(graph)
+    run_id = await submit(backend, graph)
+    await complete(backend, run_id, "a", "left")
+    done(await backend.skip_step(await claim(backend, run_id, "right"), "no need"))
+    assert await status(backend, run_id) == "completed"
+    beside = await backend.rerun_from(run_id, "left")
+    await complete(backend, beside, "left")
+    below = await backend.rerun_from(run_id, "last")
+    for again in (beside, below):
+        assert await status(backend, again) == "completed"
+        assert "StepSkipped last" in await history(backend, again)
+
+
+async def test_a_retry_takes_up_a_cascade_that_the_end_cut_off(backend: RedisBackend) -> None:
+    wide = plan(step("a"), step("b"), *(step(f"s{n}", "a") for n in range(1200)))
+    await backend.register_plan(wide)
+    run_id = await submit(backend, wide)
+    first, second = await claim(backend, run_id, "a"), await claim(backend, run_id, "b")
+    done(await backend.skip_step(first, "no need"))
+    done(await fail(backend, second))
+    assert await status(backend, run_id) == "failed"
+    await backend.retry_run(run_id)
+    await complete(backend, run_id, "b")
+    for _ in range(10):
+        await backend.reclaim_round(0, threshold_us=3600 * SECOND, reclaimed_by="r")
+    assert await status(backend, run_id) == "completed"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from redis._parsers.base import BaseParser
+from redis.asyncio.client import Pipeline
 
 from redisflow import Client, Run, ServerUnavailable, Settings, Worker, Workflow
 from redisflow.backend.connection import explain, is_passing
@@ -230,3 +231,7 @@ def test_what_passes_is_ridden_out_and_what_lasts_is_told(line: str, passing: bo
     assert isinstance(told, RedisflowError)
     assert "secret" not in str(told)
     assert "\n" not in str(told)
+    Pipeline.annotate_exception(None, error, 2, ["HVALS", "a (b) key"])  # type: ignore[arg-type]
+    assert str(error).startswith("Command # 2 (HVALS a (b) key) of pipeline caused error: ")
+    assert is_passing(error) is passing
+    assert "of pipeline" not in str(explain(error, "redis://host:1/0"))

@@ -52,7 +52,7 @@ async def test_a_slot_moves_away_and_back_under_load(lone: TestCluster) -> None:
 async def test_a_replica_takes_the_place_of_its_primary(replicated: TestCluster, fault: str) -> None:
     async with Client(settings=spread_settings(replicated.url)) as client:
         victim = replicated.owner(client.backend.partitions[0].meta)
-        async with under_load(client) as load:
+        async with under_load(client, failover=True) as load:
             await load.grows(60)
             if fault == "killed":
                 victim.kill()
@@ -79,7 +79,7 @@ async def test_a_failover_to_a_replica_whose_clock_is_a_minute_off(offset: str) 
             heir = cluster.replica_of(victim)
             off = int(heir.ask("TIME")[0]) - int(victim.ask("TIME")[0])
             assert abs(off) in (59, 60, 61)
-            async with under_load(client) as load:
+            async with under_load(client, failover=True) as load:
                 await load.grows(60)
                 victim.kill()
                 await load.grows(60)

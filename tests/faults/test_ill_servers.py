@@ -23,11 +23,12 @@ from tests.flows_worker import brisk
 
 @asynccontextmanager
 async def under_load(
-    settings: Settings, server: TestServer, count: int = 600, refused: str = ""
+    settings: Settings, server: TestServer, count: int = 600, refused: str = "", may_lose: bool = False
 ) -> AsyncIterator[Client]:
     """A worker and a reclaimer at work on runs that are submitted one after the other; the body does the harm.
 
-    What was acknowledged is done at the end; where the server has `refused`, the submitter was told so.
+    What was acknowledged is done at the end; where the server has `refused`, the submitter was told so, and where it `may_lose`,
+    what is there at all is done.
     """
     update = {**SHORT, "url": server.url, "retry_deadline": 30_000_000, "stale_after": 2_000_000}
     async with Client(settings=settings.model_copy(update=update)) as client:
@@ -49,11 +50,14 @@ async def under_load(
             else:
                 await asyncio.wait_for(producing, 60)
             assert len(runs) == count or refused
-            results = await asyncio.gather(*(run.result(timeout=60) for run in runs))
-            assert results == [2 * n + 1 for n in range(len(runs))]
+            there = await client.backend.get_runs([run.id for run in runs])
+            kept = [number for number, state in enumerate(there) if state is not None]
+            assert may_lose or len(kept) == len(runs)
+            results = await asyncio.gather(*(runs[number].result(timeout=60) for number in kept))
+            assert results == [2 * n + 1 for n in kept]
         sidecar.stop()
         await upkeep
-        await ends_once(client, runs, 2)
+        await ends_once(client, [runs[number] for number in kept], 2)
         await assert_consistent(client.backend)
 
 
@@ -139,11 +143,11 @@ def _refuses(control: Any, word: str) -> bool:
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
 async def test_killed_at_random_points(settings: Settings, fsync: str) -> None:
-    """Whatever was acknowledged is there: the kernel has what Redis wrote before it answered."""
+    """With `always` whatever was acknowledged is there; with `everysec` Redis may put its writes off while the disk is slow."""
     server = TestServer("--appendonly", "yes", "--appendfsync", fsync)
     chance = random.Random(fsync)
     try:
-        async with under_load(settings, server, 800):
+        async with under_load(settings, server, 800, may_lose=fsync == "everysec"):
             for _ in range(4):
                 await asyncio.sleep(chance.uniform(0.01, 0.25))
                 server.kill()

@@ -23,7 +23,10 @@ def sentinels() -> Iterator[Sentinels]:
 
 @pytest.mark.parametrize("fault", ["killed", pytest.param("frozen", marks=pytest.mark.slow)])
 async def test_a_failover_is_followed(sentinels: Sentinels, fault: str) -> None:
-    async with Client(settings=spread_settings(sentinels.url, partitions=2)) as client, under_load(client) as load:
+    async with (
+        Client(settings=spread_settings(sentinels.url, partitions=2)) as client,
+        under_load(client, failover=True) as load,
+    ):
         await load.grows(60)
         assert sentinels.primary.process is not None
         if fault == "killed":

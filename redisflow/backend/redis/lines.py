@@ -21,6 +21,10 @@ from redisflow.model.errors import InvalidInput, RedisflowError
 from redisflow.model.events import parse_event
 from redisflow.model.workflow import Plan
 
+ESCAPED: Final = 6
+"""Characters that one byte of a payload can take in a line: an escape."""
+BESIDE: Final = 8 * 1_048_576
+"""Characters that all else in a line may have, a plan included."""
 FIRST: Final = frozenset({"RunSubmitted", "WorkflowStarted"})
 """What a history can begin with: only these name the workflow."""
 _PAYLOADS: Final = ("input", "output", "data")
@@ -47,8 +51,12 @@ def submission_of(history: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | N
     return next((wire for wire in history if wire["type"] == "RunSubmitted"), None)
 
 
-def read_histories(lines: Iterable[str | bytes]) -> Histories:
+def read_histories(lines: Iterable[str | bytes], *, limit: int) -> Histories:
     """Checked events and plans.
+
+    Args:
+        lines: JSON objects; blank lines are passed by.
+        limit: largest payload of an event (bytes). A line that could hold no such event is not even decoded.
 
     Raises:
         InvalidInput: names the line and what is wrong with it.
@@ -58,9 +66,12 @@ def read_histories(lines: Iterable[str | bytes]) -> Histories:
         if not line.strip():
             continue
         try:
+            if len(line) > ESCAPED * limit + BESIDE:
+                too_long = f"has {len(line):,} characters: over any event with {limit:,} of payload"
+                raise InvalidInput("event", [("$", too_long)])
             data = _read(line)
             wire = parse_event(data).to_wire()
-            _check(wire)
+            _check(wire, limit)
             history = found.runs.setdefault(wire["runId"], [])
             _check_place(wire, history)
             if wire["type"] == "RunSubmitted" and data.get("plan") is not None:
@@ -101,7 +112,7 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _check(wire: Mapping[str, Any]) -> None:
+def _check(wire: Mapping[str, Any], limit: int) -> None:
     """Refuse what the wire form allows and the keys cannot hold.
 
     Raises:
@@ -118,7 +129,7 @@ def _check(wire: Mapping[str, Any]) -> None:
             raise InvalidInput("event", [(name, f"is not from 0 to {bound - 1}")])
     for name in _PAYLOADS:
         if isinstance(wire.get(name), str):
-            _check_payload(name, wire[name])
+            _check_payload(name, wire[name], limit)
     if wire["type"] == "RunSubmitted":
         Submission(
             priority=wire["priority"], available_at_us=wire["availableAtUs"], timeout_us=wire.get("timeoutUs"),
@@ -127,7 +138,9 @@ def _check(wire: Mapping[str, Any]) -> None:
     encode_event(wire)
 
 
-def _check_payload(name: str, text: str) -> None:
+def _check_payload(name: str, text: str, limit: int) -> None:
+    if len(text.encode("utf-8", "surrogatepass")) > limit:
+        raise InvalidInput("event", [(name, f"is over the limit of {limit:,} bytes (REDISFLOW_MAX_PAYLOAD_BYTES)")])
     try:
         pydantic_core.from_json(text.encode())
     except ValueError as error:

@@ -129,7 +129,7 @@ async def import_runs(backend: Events, lines: Iterable[str | bytes], rename: boo
         InvalidInput: a line is no event, or does not fit the others of its run; it is named, and nothing was written.
         RunExists: a run id is in use; nothing was written.
     """
-    read = read_histories(lines)
+    read = read_histories(lines, limit=backend.settings.max_payload_bytes)
     renamed = {run_id: k.new_run_id() for run_id in read.runs} if rename else {}
     targets = [renamed.get(run_id, run_id) for run_id in read.runs]
     async for page in _pages(targets):

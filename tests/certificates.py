@@ -1,0 +1,26 @@
+"""A certificate authority of the tests, made by openssl: nothing trusts it but what is told to."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def make_certificates(folder: Path) -> dict[str, Path]:
+    """`ca`, and `cert` and `key` of a server on 127.0.0.1, signed by it; valid for a day."""
+    ca, ca_key, key, cert, request, names = (
+        folder / name for name in ("ca.crt", "ca.key", "server.key", "server.crt", "server.csr", "names.cnf")
+    )
+    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    new = ["req", "-newkey", "rsa:2048", "-nodes"]
+    _openssl(*new, "-x509", "-days", "1", "-subj", "/CN=tests", "-keyout", ca_key, "-out", ca)
+    _openssl(*new, "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", request)
+    _openssl(
+        "x509", "-req", "-days", "1", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-extfile", names,
+        "-out", cert,
+    )  # fmt: skip
+    return {"ca": ca, "cert": cert, "key": key}
+
+
+def _openssl(*words: object) -> None:
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
