@@ -27,7 +27,7 @@ class _Board:
 
     async def keep(self, render: Render, pause: Pause) -> None:
         try:
-            while True:
+            while not self.ended:
                 with contextlib.suppress(
                     RedisflowError
                 ):  # the server is away, or the run is gone: the last state stands
@@ -85,6 +85,7 @@ class Boards:
 
 
 async def _end(board: _Board) -> None:
+    board.ended = True
     task, board.task = board.task, None
     if task is not None:
         task.cancel()

@@ -11,6 +11,8 @@ import pytest
 
 from redisflow import Client
 from redisflow.backend.redis.glance import last_stream_id
+from redisflow.web import WebOptions
+from redisflow.web.app import close_tails
 from redisflow.web.hub import REMEMBERED, Hub
 from tests.conftest import eventually
 from tests.web.conftest import Open, Stream, ended, shop, worker
@@ -163,3 +165,15 @@ async def test_a_wrong_place_is_refused(client: Client, http: httpx.AsyncClient)
     for wrong in ("x", "1-x", "-1", "1-", "9" * 30):
         answer = await http.get(f"/runs/{run.id}/live", params={"after": wrong})
         assert answer.status_code == 400, wrong
+
+
+async def test_all_streams_end_with_the_application(client: Client, open_app: Open) -> None:
+    """Also while a part is just being waited for and rendered: a server must be able to stop under its viewers."""
+    for _ in range(8):
+        http = await open_app(WebOptions(poll=0.001, refresh=0.001))
+        run = await client.submit(shop, {})
+        async with Stream(http.app, f"/runs/{run.id}/live") as stream:  # type: ignore[attr-defined]
+            await stream.next("part")
+            await asyncio.wait_for(close_tails(http.app.state.desk), 10)  # type: ignore[attr-defined]
+            while (await stream.next())["event"] != "end":
+                pass

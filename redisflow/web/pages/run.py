@@ -100,7 +100,9 @@ async def _parts(request: Request, desk: Desk, run_id: str) -> AsyncIterator[str
 
         async def pause() -> None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(feed.changed.wait(), desk.options.refresh)
+                # not wait_for, which on 3.11 loses a cancellation that comes as the wait ends
+                async with asyncio.timeout(desk.options.refresh):
+                    await feed.changed.wait()
             await asyncio.sleep(desk.options.poll)
 
         async for html in desk.boards.watch(f"run {run_id}", render, pause):
