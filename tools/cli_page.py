@@ -8,6 +8,7 @@ else.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -64,8 +65,8 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
             continue
         record = parameter.get_help_record(context)
         if record is not None:
-            option, text = (part.replace("|", "\\|") for part in record)
-            yield f"| `{option}` | {' '.join(text.split())} |"
+            option, text = (" ".join(html.escape(part).split()).replace("|", "&#124;") for part in record)
+            yield f"| <code>{option}</code> | {text} |"
 
 
 if __name__ == "__main__":
