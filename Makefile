@@ -56,6 +56,7 @@ bench-report: setup  ## write plots and tables of the last measurements into doc
 docs: backend-page $(VENV)/.docs-ready  ## build the documentation site in site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 	$(BIN)/python -m tools.site_check site
+	@echo "Read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 backend-page: setup  ## write docs/backend.md and docs/reference/cli.md anew from the code
 	$(BIN)/python -m tools.backend_page

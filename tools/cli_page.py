@@ -2,11 +2,13 @@
 
     python -m tools.cli_page
 
-The text is that of `--help`, so there is nothing to keep in step by hand. A test fails where the committed page says something else.
+The text is that of `--help`, so there is nothing to keep in step by hand. A test fails where the committed page says something
+else.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -25,11 +27,14 @@ Every command that talks to a server takes these two options, before or after it
 
 | option | meaning |
 |---|---|
-| `--url` | Server: `redis://`, `rediss://`, `unix://` or `redis+cluster://`. Default: `REDISFLOW_URL`, else the embedded server of this folder. |
+| `--url` | Server, such as `redis://host:6379/0`. Default: `REDISFLOW_URL`, else the embedded server of this folder. |
 | `--namespace` | Prefix of all keys. Default: `REDISFLOW_NAMESPACE`, else `redisflow`. |
 
-Exit codes: 0 success, 1 failure (also of the run that `--wait` waits for), 2 a wrong call, 130 after Ctrl-C. An error is one line on
-stderr. Durations are written `500ms`, `30s`, `1m30s`, `2h`, `7d`.
+Schemes of URLs are `redis`, `rediss` (TLS) and `unix`, and `redis+cluster`, `rediss+cluster`, `redis+sentinel` and
+`rediss+sentinel`, which may name several hosts with commas between them. Options of TLS stand behind a `?`, such as `ssl_ca_certs`.
+
+Exit codes: 0 success, 1 failure (also of the run that `--wait` waits for), 2 a wrong call, 130 after Ctrl-C. An error is one line
+on stderr. Durations are written `500ms`, `30s`, `1m30s`, `2h`, `7d`.
 """
 
 
@@ -60,8 +65,8 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
             continue
         record = parameter.get_help_record(context)
         if record is not None:
-            option, text = (part.replace("|", "\\|") for part in record)
-            yield f"| `{option}` | {' '.join(text.split())} |"
+            option, text = (" ".join(html.escape(part).split()).replace("|", "&#124;") for part in record)
+            yield f"| <code>{option}</code> | {text} |"
 
 
 if __name__ == "__main__":

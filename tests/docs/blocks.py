@@ -143,21 +143,26 @@ class PageRun:
             assert promised in lines, f"{promised!r} is not printed; printed is:\n{self.printed}"
 
     async def _bash(self, text: str) -> None:
+        self.printed = ""
         script: list[str] = []
         for line in text.splitlines():
             words = line.split()
             if words[:1] == ["redisflow"] and len(words) > 1 and words[1] in _READY:
                 self._start(line)
-            else:
-                script.append(line)
-        source = "\n".join(script)
-        if re.search(r"\bRUN\b", source):
-            source = re.sub(r"\bRUN\b", await _newest_run(), source)
-        if not source.strip():
-            return
-        done = self._call(source)
-        assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
-        self.printed = done.stdout
+                continue
+            if re.search(r"\bRUN\b", line):
+                self._execute(script)  # it may submit the run that is meant
+                line = re.sub(r"\bRUN\b", await _newest_run(), line)
+            script.append(line)
+        self._execute(script)
+
+    def _execute(self, script: list[str]) -> None:
+        """Run the lines and forget them."""
+        if script:
+            done = self._call("\n".join(script))
+            assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+            self.printed += done.stdout
+            script.clear()
 
     def _call(self, source: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -23,6 +23,7 @@ PAGES = [page for page in pages() if str(page.relative_to(ROOT)) not in ELSEWHER
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 async def test_the_blocks_of_a_page_work(
     page: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -51,6 +52,6 @@ def test_commands_stand_in_blocks_that_are_run() -> None:
         f"{page.relative_to(ROOT)}: {line.strip()}"
         for page in pages()
         for line in page.read_text(encoding="utf-8").splitlines()
-        if line.startswith(("    redisflow ", "    pip ", "    python "))
+        if line.startswith(("    redisflow ", "    pip ", "    python ", "    make "))
     ]
     assert loose == [], "put commands into ```bash blocks, so that the tests run them"
