@@ -5,7 +5,7 @@ A page is run from top to bottom in a folder of its own, against a namespace of 
 - A `python` block is executed. The blocks of a page share their names; `await` may stand at the top level.
 - A block with `title="flow.py"` is that file's text; a second one with the same title is appended to it.
 - A `bash` block is run by bash. A line that starts a service (`redisflow dev`, `worker`, `reclaimer`, `ui`) is started beside
-  the page and ended with it. The word RUN stands for the id of the newest run.
+  the page and ended with it; the dashboard of `dev` takes a free port. The word RUN stands for the id of the newest run.
 - `print(x)  # -> 3` is held to its comment, and a `text` block after a `bash` block to its lines, where `…` matches anything.
 - `<!-- setup` begins Python that a reader does not see. `<!-- not run: why -->` above a block leaves it out.
 """
@@ -172,14 +172,15 @@ class PageRun:
 
     def _start(self, line: str) -> None:
         """Start a service, and wait until it says that it works."""
+        name = line.split()[1]
+        command = line.partition(" #")[0] + (" --port 0" if name == "dev" else "")
         log = self.folder / f".service-{len(self.services)}"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.environment, stdout=file, stderr=file,
+                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment, stdout=file, stderr=file,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self.services.append(process)
-        name = line.split()[1]
         if name == "dev":
             self.reloading.append(log)
         _until(lambda: process.poll() is not None or _READY[name].search(_text(log)), log)
