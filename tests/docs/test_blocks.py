@@ -13,7 +13,6 @@ from tests.docs.blocks import ROOT, Block, PageRun, blocks_in, pages
 
 ELSEWHERE = {
     "docs/backend.md": "its examples are functions that test_backend_page.py runs",
-    "docs/http-api.md": "tests/web/test_docs.py runs its client, tests/web its calls",
     "docs/performance.md": "its commands take an hour; the tests of bench run the suites with small counts",
 }
 MAX_NOT_RUN = 20
