@@ -120,7 +120,7 @@ class PageRun:
             elif block.language == "text" and self.printed:
                 self._compare(block.text)
         except Exception as error:
-            error.add_note(f"in the block at {self.page.relative_to(ROOT)}:{block.line}")
+            error.add_note(f"in the block at {os.path.relpath(self.page, ROOT)}:{block.line}")
             raise
 
     def _write(self, block: Block) -> None:
