@@ -4,8 +4,9 @@ A page is run from top to bottom in a folder of its own, against a namespace of 
 
 - A `python` block is executed. The blocks of a page share their names; `await` may stand at the top level.
 - A block with `title="flow.py"` is that file's text; a second one with the same title is appended to it.
-- A `bash` block is run by bash. A line that starts a service (`redisflow dev`, `worker`, `reclaimer`, `ui`) is started beside
-  the page and ended with it. The word RUN stands for the id of the newest run.
+- A `bash` block is run by bash, while workers of the page go on. A line that starts a service (`redisflow dev`, `worker`,
+  `reclaimer`, `ui`) is started beside the page and ended with it. A dashboard takes a free port, for which 127.0.0.1:8420
+  stands. The word RUN stands for the id of the newest run.
 - `print(x)  # -> 3` is held to its comment, and a `text` block after a `bash` block to its lines, where `…` matches anything.
 - `<!-- setup` begins Python that a reader does not see. `<!-- not run: why -->` above a block leaves it out.
 """
@@ -13,6 +14,7 @@ A page is run from top to bottom in a folder of its own, against a namespace of 
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import io
 import os
@@ -36,11 +38,13 @@ _BLOCK: Final = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _WORKER: Final = re.compile(r"worker \S+ serves")
+_VARIABLE: Final = re.compile(r"[A-Z_]+=\S+")
+_DASHBOARD: Final = re.compile(r"http://(127\.0\.0\.1:\d+)")
 _READY: Final = {
     "dev": _WORKER,
     "worker": _WORKER,
     "reclaimer": re.compile(r"reclaimer \S+: stale after"),
-    "ui": re.compile(r"https?://\S+"),
+    "ui": _DASHBOARD,
 }
 """What the log of a service says when it works."""
 _PROMISED: Final = re.compile(r"^\s*print\(.*# -> (.+)$", re.MULTILINE)
@@ -91,6 +95,7 @@ class PageRun:
     environment: dict[str, str]
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__docs__"})
     services: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    dashboard: str = "127.0.0.1:8420"
     reloading: list[Path] = field(default_factory=list)
     printed: str = ""
 
@@ -115,7 +120,7 @@ class PageRun:
             elif block.language == "text" and self.printed:
                 self._compare(block.text)
         except Exception as error:
-            error.add_note(f"in the block at {self.page.relative_to(ROOT)}:{block.line}")
+            error.add_note(f"in the block at {os.path.relpath(self.page, ROOT)}:{block.line}")
             raise
 
     def _write(self, block: Block) -> None:
@@ -145,45 +150,51 @@ class PageRun:
     async def _bash(self, text: str) -> None:
         self.printed = ""
         script: list[str] = []
-        for line in text.splitlines():
+        for line in text.replace("127.0.0.1:8420", self.dashboard).splitlines():
             words = line.split()
             if words[:1] == ["redisflow"] and len(words) > 1 and words[1] in _READY:
                 self._start(line)
                 continue
             if re.search(r"\bRUN\b", line):
-                self._execute(script)  # it may submit the run that is meant
+                await self._execute(script)  # it may submit the run that is meant
                 line = re.sub(r"\bRUN\b", await _newest_run(), line)
             script.append(line)
-        self._execute(script)
+        await self._execute(script)
 
-    def _execute(self, script: list[str]) -> None:
-        """Run the lines and forget them."""
-        if script:
-            done = self._call("\n".join(script))
-            assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
-            self.printed += done.stdout
-            script.clear()
-
-    def _call(self, source: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", source], cwd=self.folder, env=self.environment, text=True,
-            capture_output=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+    async def _execute(self, script: list[str]) -> None:
+        """Run the lines, and keep of them what later lines need: the variables."""
+        if any(line and not _VARIABLE.fullmatch(line) for line in script):
+            process = await asyncio.create_subprocess_exec(
+                "bash", "-euo", "pipefail", "-c", "\n".join(script), cwd=self.folder, env=self.environment,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            try:
+                out, err = await asyncio.wait_for(process.communicate(), 90)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            assert process.returncode == 0, f"exit code {process.returncode}\n{out.decode()}{err.decode()}"
+            self.printed += out.decode()
+            script[:] = filter(_VARIABLE.fullmatch, script)
 
     def _start(self, line: str) -> None:
         """Start a service, and wait until it says that it works."""
+        name = line.split()[1]
+        command = line.partition(" #")[0] + (" --port 0" if name in ("dev", "ui") else "")
         log = self.folder / f".service-{len(self.services)}"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.environment, stdout=file, stderr=file,
+                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment, stdout=file, stderr=file,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self.services.append(process)
-        name = line.split()[1]
         if name == "dev":
             self.reloading.append(log)
         _until(lambda: process.poll() is not None or _READY[name].search(_text(log)), log)
         assert process.poll() is None, f"{line} ended: {_text(log)}"
+        if name == "ui" and (found := _DASHBOARD.search(_text(log))):
+            self.dashboard = found[1]
 
     def _compare(self, expected: str) -> None:
         rows = iter(self.printed.splitlines())
