@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("matplotlib", reason="needs the extra `bench`")
+
 from bench import report, results
 from bench.results import Results, load, verdict
 from bench.suites import SUITES, Goal
