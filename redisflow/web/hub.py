@@ -119,8 +119,12 @@ class Hub:
         """Read for as long as the process lives; cancelled at its end."""
         while True:
             await self._wanted.wait()
-            with contextlib.suppress(RedisflowError):  # it may come back, and the backend's log tells of it
+            try:
                 await self.round()
+            except RedisflowError as error:  # it may come back
+                log.debug("a round of the live tails failed: %s", error)
+            except Exception:  # without rounds every viewer would wait for ever
+                log.exception("a round of the live tails failed")
             await asyncio.sleep(self._poll)
 
     async def round(self) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -15,6 +15,7 @@ from starlette.responses import StreamingResponse
 from redisflow.model.errors import InvalidArgument, RedisflowError
 from redisflow.web.hub import order
 
+log = logging.getLogger("redisflow.web")
 PING = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
 
@@ -87,10 +88,14 @@ async def merged(*sources: AsyncIterator[str]) -> AsyncIterator[str]:
     queue: asyncio.Queue[str | None] = asyncio.Queue(100)
 
     async def drain(source: AsyncIterator[str]) -> None:
-        with contextlib.suppress(RedisflowError):  # the run is gone: the others end with it
+        try:
             async with aclosing(source) as messages:  # type: ignore[type-var]
                 async for text in messages:
                     await queue.put(text)
+        except RedisflowError as error:  # the run is gone: the others end with it
+            log.debug("a live stream ended: %s", error)
+        except Exception:  # the viewer comes back with its last id, where a stream of half the sources would look alive
+            log.exception("a live stream failed")
         await queue.put(None)
 
     tasks = [asyncio.create_task(drain(source)) for source in sources]
