@@ -183,6 +183,7 @@ async def test_a_workflow_shows_its_steps_figures_and_what_changed(client: Clien
     await browser.get("/workflows/shop?from=9&to=1", 400)
 
 
+@pytest.mark.slow
 async def test_queues_and_workers_tell_what_waits_and_runs(client: Client, browser: Browser) -> None:
     await client.submit(shop, {}, delay="1h", priority=7)
     claimed = await client.submit(shop, {})
