@@ -15,9 +15,12 @@ def _rate(peer: Peer, setup: Setup, processes: int) -> tuple[float, float]:
     with driving(peer, setup.server, setup.count) as drive, ExitStack() as stack:
         drive.call("enqueue")
         workers = [stack.enter_context(drive.process("work", BENCH_WORKERS=str(processes))) for _ in range(processes)]
-        first = min(int(drive.expect("first", worker)[0]) for worker in workers)
         last = max(int(drive.expect("last", worker)[0]) for worker in workers)
         shares = [int(drive.expect("share", worker)[0]) for worker in workers]
+        # who came when nothing was left began none
+        first = min(
+            int(drive.expect("first", worker)[0]) for worker, share in zip(workers, shares, strict=True) if share
+        )
     return setup.count / (last - first) * 1e9, max(shares) / sum(shares)
 
 

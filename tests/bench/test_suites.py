@@ -48,7 +48,6 @@ def test_latency_is_measured_between_processes(setup: Setup, own: Peer) -> None:
     assert 0 < found["p50"] <= found["p99"] < 10_000
 
 
-@pytest.mark.slow
 def test_two_workers_share(setup: Setup, own: Peer) -> None:
     found = SUITES["workers"].measure(own, setup)
     assert found["two to one"] == pytest.approx(found["two"] / found["one"])

@@ -13,6 +13,7 @@ from redisflow import Client
 from redisflow.model.fingerprints import GROUPINGS
 from redisflow.model.workflow import Plan
 from redisflow.web import WebOptions
+from tests.conftest import eventually
 from tests.web.conftest import HOSTILE, Browser, Open, Stream, ended, shop, worker
 
 PAGES = ("/", "/runs", "/errors", "/workflows", "/workflows/shop", "/queues", "/workers")
@@ -183,7 +184,6 @@ async def test_a_workflow_shows_its_steps_figures_and_what_changed(client: Clien
     await browser.get("/workflows/shop?from=9&to=1", 400)
 
 
-@pytest.mark.slow
 async def test_queues_and_workers_tell_what_waits_and_runs(client: Client, browser: Browser) -> None:
     await client.submit(shop, {}, delay="1h", priority=7)
     claimed = await client.submit(shop, {})
@@ -194,8 +194,12 @@ async def test_queues_and_workers_tell_what_waits_and_runs(client: Client, brows
     workers = await browser.get("/workers")
     assert "w-by-hand" in workers
     assert claimed.id in workers
-    async with worker(client) as running:
-        assert running.id in await browser.get("/workers")
+    async with worker(client) as running:  # it is known from its first heartbeat on
+
+        async def listed() -> bool:
+            return running.id in await browser.get("/workers")
+
+        await eventually(listed)
 
 
 async def test_live_parts_are_sent_when_they_change(client: Client, open_app: Open) -> None:
