@@ -137,9 +137,13 @@ class Worker:
                 keys.wake_channel(self.id),
                 lambda message, index=index: self._on_wake(index, message),  # type: ignore[misc]
             )
-        await self._dispatcher.open()
-        capture.acquire()
+        capture.acquire()  # before the first claim can be answered, else what its step prints would be lost
         self._captured = True
+        try:
+            await self._dispatcher.open()
+        except BaseException:
+            self._release_output()
+            raise
         log.info("worker %s serves %s with %d slots", self.id, ", ".join(self.queues), self.concurrency)
 
     async def run(self) -> None:
@@ -189,10 +193,13 @@ class Worker:
             await self.backend.listener.drop(keys.wake_channel(self.id))
         self._dispatcher.close()
         await self._executors.close()
+        self._release_output()
+        log.info("worker %s stopped", self.id)
+
+    def _release_output(self) -> None:
         if self._captured:
             self._captured = False
             capture.release()
-        log.info("worker %s stopped", self.id)
 
     async def __aenter__(self) -> Self:
         await self.start()

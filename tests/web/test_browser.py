@@ -96,7 +96,6 @@ async def test_every_page_loads_clean_and_goes_live(client: Client, chrome: webd
         assert width <= 1280, f"{path} is wider than the window"
 
 
-@pytest.mark.slow
 async def test_a_run_is_watched_from_start_to_end_over_a_restart_of_the_server(
     client: Client, chrome: webdriver.Chrome
 ) -> None:

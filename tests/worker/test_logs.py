@@ -17,6 +17,7 @@ from redisflow import Client, RunFailed, Settings, StepContext, Worker, Workflow
 from redisflow.backend.redis.recording import Recording
 from redisflow.worker import logs
 from redisflow.worker.capture import Proxy
+from redisflow.worker.dispatcher import Dispatcher
 from tests.conftest import assert_consistent, eventually
 
 isolated = Workflow("isolated-logs")
@@ -88,6 +89,49 @@ async def test_prints_and_records_of_loop_and_threads_are_the_steps(
     assert "one line\n" in shown.out
     assert "not of a step\n" in shown.out
     assert "two\nlines\n" in shown.err
+
+
+async def test_a_step_that_runs_before_its_worker_has_fully_started_is_heard(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first claim may be answered while `start` still waits for the connections."""
+    flow = Workflow("early")
+
+    @flow.step
+    async def speak() -> None:
+        print("early")
+
+    run = await client.submit(flow)
+    opened = Dispatcher.open
+
+    async def open_slowly(self: Dispatcher) -> None:
+        await opened(self)
+        await run.result(timeout=10)
+
+    monkeypatch.setattr(Dispatcher, "open", open_slowly)
+    async with Worker(client, [flow]):
+        pass
+    assert await lines_of(client, run.id) == [("stdout", "early")]
+
+
+async def test_a_worker_that_cannot_start_gives_the_streams_back(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Dispatcher) -> None:
+        raise OSError("no line")
+
+    flow = Workflow("early-too")
+
+    @flow.step
+    async def nothing() -> None:
+        """Nothing."""
+
+    monkeypatch.setattr(Dispatcher, "open", fail)
+    started = Worker(client, [flow])
+    with pytest.raises(OSError, match="no line"):
+        await started.start()
+    assert not isinstance(sys.stdout, Proxy)
+    await started.drain()
 
 
 async def test_steps_at_once_keep_their_lines_apart(client: Client) -> None:
