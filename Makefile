@@ -29,7 +29,7 @@ check: setup  ## lint, types, import layers, schemas
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: check  ## every check and every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 audit: setup  ## known vulnerabilities of the dependencies; needs the network
 	$(BIN)/pip-audit --skip-editable
