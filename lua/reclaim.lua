@@ -50,13 +50,7 @@ local function crash(run, name, worker, crashes)
   local budget = planned and planned.crashes or math.huge
   if crashes > budget then
     local message = "worker '" .. worker .. "' stopped sending heartbeats while it ran step '" .. name .. "'"
-    local error_text = packed({ name = 'WorkerCrashed', message = message })
-    local none = redis.sha1hex('')
-    local hashes = { redis.sha1hex('WorkerCrashed'), redis.sha1hex(message), none, none, none }
-    local duration = math.max(0, now - s.ended)
-    s.took = format('%d', bucket_of(duration))
-    return fail_terminally(run, name, map(4, pair('a', s.attempt) .. pair('d', duration)
-      .. '\161e' .. error_text .. pair('fp', hashes)), error_text, 'worker-crash')
+    return fail_unheard(run, name, s.ended, 'WorkerCrashed', message, 'worker-crash')
   end
   local tiers = planned and planned.tiers or DEFAULT_TIERS
   local _, _, tier = tier_of(tiers, s.failures + 1)

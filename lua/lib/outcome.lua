@@ -39,6 +39,15 @@ local function fail_terminally(run, name, data, error_text, reason, more, more_p
   conclude(run)
 end
 
+-- a failure that no worker tells of: it began at `since`, and has no stack
+local function fail_unheard(run, name, since, error_name, message, reason)
+  local s, none = run.steps[name], redis.sha1hex('')
+  local duration, error_text = math.max(0, now - since), packed({ name = error_name, message = message })
+  s.took = format('%d', bucket_of(duration))
+  fail_terminally(run, name, map(4, pair('a', s.attempt) .. pair('d', duration) .. '\161e' .. error_text
+    .. pair('fp', { redis.sha1hex(error_name), redis.sha1hex(message), none, none, none })), error_text, reason)
+end
+
 local function policy_pairs(tiers, index, within)
   if #tiers < 2 then
     return 0, ''
@@ -113,12 +122,7 @@ local function release(run, name, data, how)
   local age = now - since
   if age > tonumber(patience) then
     local message = "no worker has had the code of step '" .. name .. "' since it was scheduled"
-    local error_text = packed({ name = 'StepRemoved', message = message })
-    local hashes = { redis.sha1hex('StepRemoved'), redis.sha1hex(message), redis.sha1hex(''), redis.sha1hex(''), redis.sha1hex('') }
-    local duration = math.max(0, now - s.lease)
-    s.took = format('%d', bucket_of(duration))
-    local body = map(4, pair('a', s.attempt) .. pair('d', duration) .. '\161e' .. error_text .. pair('fp', hashes))
-    return fail_terminally(run, name, body, error_text, 'step-removed')
+    return fail_unheard(run, name, s.lease, 'StepRemoved', message, 'step-removed')
   end
   schedule(run, name, 'r', s.attempt, math.max(1000000, math.min(30000000, age)), since)
 end

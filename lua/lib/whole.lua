@@ -6,10 +6,6 @@ local made = {} -- runs that this call makes
 local function take_away(run)
   run.status = '-' -- not live, so that it leaves the running too
   withdraw(run)
-  local failures = run.failures or {}
-  for i = 2, #failures, 2 do
-    gather(removes, prefix .. 'failures', failures[i])
-  end
   write_sets()
   write('UNLINK', run.key .. ':events', run.key)
 end
