@@ -20,7 +20,6 @@ from redisflow.cli.options import (
 from redisflow.cli.submit import DURATION
 from redisflow.cli.text import clock, console, now_us, plain, print_json, short, table
 from redisflow.model.analytics import AnalyticsSummary, WorkflowDuration
-from redisflow.model.histogram import Histogram
 from redisflow.settings import format_duration
 
 since_option = click.option(
@@ -94,10 +93,6 @@ _COUNTED = {
 }
 
 
-def _spreads(rollups: Rollups) -> dict[str, Histogram]:
-    return {"wait for a worker": rollups.waits, "step": rollups.steps, "run": rollups.runs}
-
-
 def _rollup_json(rollups: Rollups, workflow: str | None) -> dict[str, object]:
     kinds = [kind for group in _COUNTED.values() for kind in group]
     found: dict[str, object] = {
@@ -107,8 +102,7 @@ def _rollup_json(rollups: Rollups, workflow: str | None) -> dict[str, object]:
     }
     if workflow is None:  # histograms are kept over all workflows
         found["byMinute"] = [{kind: types[kind] for kind in kinds if types[kind]} for types in rollups.by_minute]
-        for name, spread in zip(("waitUs", "stepUs", "runUs"), _spreads(rollups).values(), strict=True):
-            found[name] = {"count": spread.count, **{f"p{q}": spread.percentile(q / 100) for q in (50, 95, 99)}}
+        found |= {name: spread.to_json() for name, (_, spread) in rollups.spreads.items()}
     return found
 
 
@@ -123,7 +117,7 @@ def _print_rollups(rollups: Rollups, workflow: str | None) -> None:
     if workflow is None:
         spreads = [
             (name, spread.count, *(format_duration(spread.percentile(q)) for q in (0.5, 0.95, 0.99)))
-            for name, spread in _spreads(rollups).items()
+            for name, spread in rollups.spreads.values()
             if spread.count
         ]
         out.print()

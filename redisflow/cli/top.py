@@ -28,7 +28,6 @@ from redisflow.cli.options import Options, json_option, open_client, pass_option
 from redisflow.cli.text import clock, console, plain, print_json, short, table
 from redisflow.model.analytics import ErrorsList
 from redisflow.model.errors import RedisflowError, UsageError
-from redisflow.model.histogram import Histogram
 from redisflow.settings import format_duration
 
 if TYPE_CHECKING:
@@ -214,14 +213,10 @@ def _sparkline(values: list[int]) -> str:
     return "".join(BARS[-(-value * (len(BARS) - 1) // most)] for value in values)
 
 
-def _spreads(found: Overview) -> dict[str, Histogram]:
-    return {"wait for a worker": found.rollups.waits, "step": found.rollups.steps, "run": found.rollups.runs}
-
-
 def _times(found: Overview) -> RenderableType:
     rows = [
         (plain(name, "bold"), *(format_duration(of.percentile(q)) if of.count else "–" for q in (0.5, 0.95, 0.99)))
-        for name, of in _spreads(found).items()
+        for name, of in found.rollups.spreads.values()
     ]
     return table(("", ">median", ">p95", ">p99"), rows)
 
@@ -279,13 +274,12 @@ def _failure_rows(found: Overview) -> RenderableType:
 
 def _json(found: Overview) -> dict[str, object]:
     health, rollups = found.health, found.rollups
-    spreads = zip(("waitUs", "stepUs", "runUs"), _spreads(found).values(), strict=True)
     return {
         "namespace": found.where, "timeUs": found.now_us, "startUs": rollups.start_us, "minutes": rollups.minutes,
         "runs": {"submitted": rollups.total("RunSubmitted"), **found.ended("Workflow")},
         "steps": {"started": rollups.total("StepStarted"), **found.ended("Step"),
                   "retried": rollups.total("StepRetrying"), "reclaimed": rollups.total("StepReclaimed")},
-        **{name: {"count": of.count, **{f"p{q}": of.percentile(q / 100) for q in (50, 95, 99)}} for name, of in spreads},
+        **{name: of.to_json() for name, (_, of) in rollups.spreads.items()},
         "queues": [depth_json(depth) for depth in health.queues],
         "workers": health.workers,
         "reclaimerRoundAgoUs": health.round_ago_us, "redisRoundTripUs": health.round_trip_us,

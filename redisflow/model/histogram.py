@@ -56,3 +56,7 @@ class Histogram:
             if rank < 0:
                 return round(middle_of(bucket))
         return 0
+
+    def to_json(self) -> dict[str, int]:
+        """Count and the usual percentiles, µs."""
+        return {"count": self.count, **{f"p{q}": self.percentile(q / 100) for q in (50, 95, 99)}}

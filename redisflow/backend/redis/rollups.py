@@ -47,6 +47,15 @@ class Rollups:
             return self.events.get(workflow_slug, Counter())[kind]
         return sum(types[kind] for types in self.events.values())
 
+    @property
+    def spreads(self) -> dict[str, tuple[str, Histogram]]:
+        """The histograms by their JSON names, each with its name for a person."""
+        return {
+            "waitUs": ("wait for a worker", self.waits),
+            "stepUs": ("step", self.steps),
+            "runUs": ("run", self.runs),
+        }
+
     def add(self, minute: int, name: str, count: int) -> None:
         """Take up a field of a minute's hash."""
         if name.startswith("n:"):
