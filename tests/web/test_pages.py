@@ -13,6 +13,7 @@ from redisflow import Client
 from redisflow.model.fingerprints import GROUPINGS
 from redisflow.model.workflow import Plan
 from redisflow.web import WebOptions
+from redisflow.web.render import duration
 from tests.conftest import eventually
 from tests.web.conftest import HOSTILE, Browser, Open, Stream, ended, shop, worker
 
@@ -153,6 +154,11 @@ async def test_the_overview_counts_what_ended_and_failed(client: Client, browser
     assert "2 ended in 15m" in text
     assert "50.0%1 failed of 2" in text
     assert "ValueError out of stock" in text
+    rollups = await client.backend.get_rollups(15)
+    for title, spread in (("A run, from submission to end", rollups.runs), ("A step's attempt", rollups.steps)):
+        values = "".join(duration(spread.percentile(q)) for q in (0.5, 0.95, 0.99))
+        assert spread.count > 0
+        assert f"{title}{values}" in text
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS)

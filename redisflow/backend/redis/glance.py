@@ -6,7 +6,6 @@ newest runs or failures for what cannot, and say how many they looked at. Nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -35,21 +34,6 @@ class RunningStep(NamedTuple):
     worker_id: str
     started_at: int
     last_heartbeat: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The newest runs that ended in a window.
-
-    Attributes:
-        runs: (run id, workflow slug), newest end first.
-        durations: of each, from submission to end, µs.
-        total: runs that ended in the window.
-    """
-
-    runs: tuple[tuple[str, str], ...]
-    durations: tuple[int, ...]
-    total: int
 
 
 async def _pipeline(backend: RedisBackend, calls: list[tuple[Any, ...]]) -> list[Any]:
@@ -95,27 +79,6 @@ async def counts_by_workflow(backend: RedisBackend, slugs: list[str]) -> dict[st
     for (slug, status, _), count in zip(places, counts, strict=True):
         found[slug][status] += count
     return found
-
-
-async def newest_ended(backend: RedisBackend, since: int, limit: int) -> Sample:
-    """The newest runs that ended since a time (µs), with how long they took."""
-    calls: list[tuple[Any, ...]] = []
-    for keys in backend.partitions:
-        options = {"start": 0, "num": limit, "withscores": True}
-        calls += [("zcount", keys.ended, since, "+inf"), ("zrevrangebyscore", keys.ended, "+inf", since, options)]
-    replies = await _pipeline(backend, calls)
-    newest = sorted(((at, run) for page in replies[1::2] for run, at in page), reverse=True)[:limit]
-    run_ids = [run.decode() for _, run in newest]
-    headers = await _pipeline(backend, [("hmget", backend.keys_of(run).run(run), "h", "w") for run in run_ids])
-    runs, durations = [], []
-    for run_id, (header, slug) in zip(run_ids, headers, strict=True):
-        if header is None:
-            continue  # deleted in between
-        head = parse_header(header)
-        info = await backend.plan_info(backend.partition(run_id), head.plan) if head.plan else None
-        runs.append((run_id, info.slug if info else (slug or b"-").decode()))
-        durations.append(max(0, head.ended - head.created))
-    return Sample(tuple(runs), tuple(durations), sum(replies[::2]))
 
 
 async def count_runs(backend: RedisBackend, runs: list[tuple[str, str]], counter: Counter) -> None:

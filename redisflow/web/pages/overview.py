@@ -1,7 +1,7 @@
 """The overview: what the namespace does now and did in a window of time.
 
-Counts are exact, from indexes. Percentiles are over the newest runs that ended in the window, and the page says how many those
-are: folding every event of a hundred thousand runs is what `redisflow stats` and the API are for.
+Counts are exact, from indexes. Durations come from the counters of each minute, which reach back six hours at the most, and the
+page says how far: folding every event of a hundred thousand runs is what `redisflow stats` and the API are for.
 """
 
 from __future__ import annotations
@@ -12,30 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from redisflow.backend.redis import inspect
-from redisflow.backend.redis.glance import (
-    count_runs,
-    ends_by_time,
-    latest_failures,
-    newest_ended,
-    status_counts,
-)
-from redisflow.model.analytics.durations import (
-    SchedulingLatencyCounter,
-    percentile,
-)
+from redisflow.backend.redis.glance import ends_by_time, latest_failures, status_counts
+from redisflow.backend.redis.rollups import MOST_MINUTES
 from redisflow.web.boards import every
 from redisflow.web.charts import bars, edges_of
 from redisflow.web.desk import Desk, desk_of
 from redisflow.web.render import WINDOWS, part, respond
 from redisflow.web.sse import event_stream, message
 
-SAMPLE = 300
-"""Runs whose durations are looked at."""
-STREAMS = 40
-"""Runs whose events are read, for how long steps waited."""
 PARTS = 48
 LATEST = 8
 QUANTILES = ((0.5, "median"), (0.95, "95 %"), (0.99, "99 %"))
+TIMES = {"runUs": "A run, from submission to end", "stepUs": "A step's attempt", "waitUs": "A step's wait for a worker"}
 
 
 def window_of(request: Request, default: str = "24h") -> str:
@@ -78,19 +66,15 @@ async def _figures(desk: Desk, window: str) -> dict[str, Any]:
     since = now - WINDOWS[window] * 1_000_000
     edges = edges_of(since, now, PARTS)
     ends = await ends_by_time(backend, edges)
-    sample = await newest_ended(backend, since, SAMPLE)
-    waits = SchedulingLatencyCounter()
-    await count_runs(backend, list(sample.runs[:STREAMS]), waits)
-    latency = waits.result()
+    rollups = await backend.get_rollups(min(MOST_MINUTES, WINDOWS[window] // 60))
+    spreads = {title: rollups.spreads[name][1] for name, title in TIMES.items()}
     depths = await inspect.queue_depths(backend)
-    durations = sorted(sample.durations)
     workers = await inspect.workers(backend, backend.settings.stale_after)
     return {
-        "now": now, "since": since, "chart": bars(ends, edges), "ended": sum(ends), "sampled": len(durations),
-        "streams": min(STREAMS, len(sample.runs)),
+        "now": now, "since": since, "chart": bars(ends, edges), "ended": sum(ends),
         "per_hour": sum(ends) * 3600 / WINDOWS[window], "statuses": await status_counts(backend, since),
-        "durations": [(name, percentile(durations, q)) for q, name in QUANTILES],
-        "waits": [("median", latency.median_us), ("95 %", latency.p95_us), ("99 %", latency.p99_us)], "wait_count": latency.count,
+        "quantiles": [name for _, name in QUANTILES], "since_counted": rollups.start_us,
+        "times": [(title, spread.count, [spread.percentile(q) for q, _ in QUANTILES]) for title, spread in spreads.items()],
         "due": sum(depth.due for depth in depths), "delayed": sum(depth.delayed for depth in depths),
         "running": sum(depth.running for depth in depths), "oldest": max((depth.oldest_us or 0 for depth in depths), default=0),
         "workers": workers, "slots": sum(int(worker.get("concurrency") or 0) for worker in workers),
