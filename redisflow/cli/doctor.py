@@ -121,7 +121,7 @@ def persistence(facts: Facts) -> Check:
     if facts.info.get("aof_last_write_status", "ok") != "ok":
         return Check("persistence", "fail", "the last write to the AOF failed", "free disk space")
     fsync = facts.config.get("appendfsync")
-    losses = {"always": ": a crash loses nothing", "everysec": ": a power failure loses up to a second"}
+    losses = {"always": ": a crash loses nothing", "everysec": ": a power failure loses the last second or two"}
     if fsync == "no":
         return Check(
             "persistence", "warn", "AOF, appendfsync no: a power failure loses up to 30 s",
