@@ -60,7 +60,8 @@ patient = Workflow("patient", input=str, output=int)
 
 @patient.step(export=True)
 async def wait(where: str, ctx: StepContext) -> int:
-    """Runs until a file is there, or it is cancelled."""
+    """Says beside the file that it runs, until the file is there or it is cancelled."""
+    Path(f"{where}.begun").touch()
     while not Path(where).exists():
         await asyncio.sleep(0.005)
     return ctx.attempt

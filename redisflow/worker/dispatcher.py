@@ -174,7 +174,9 @@ class Dispatcher:
             else:
                 slot = -1
             job = Job(link.partition, answer.now, claimed, slot)
-            if slot < 0:  # a late answer: the slots it asked for serve others meanwhile
+            if (
+                slot < 0 or self.draining
+            ):  # a late answer: its slots serve others meanwhile, or the worker is on its way out
                 self.report(job, "l", b"", b"", "drain")
             else:
                 self._start(job)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from redisflow import Client, Reclaimer, Settings, Worker, Workflow
+from redisflow import Client, Reclaimer, Settings, StepContext, Worker, Workflow
 from redisflow.model.errors import RedisflowError
 from tests.conftest import TestServer, assert_consistent, eventually
 from tests.faults.harness import ends_once, has, is_running, worker_process
@@ -145,3 +145,31 @@ async def test_two_versions_of_a_workflow_side_by_side(client: Client) -> None:
             runs.append(await client.submit(old if number % 2 else new, number))
         results = await asyncio.gather(*(run.result(timeout=60) for run in runs))
     assert results == [number + 1 if number % 2 else 101 * number for number in range(40)]
+
+
+async def test_a_step_that_is_claimed_while_the_worker_drains_is_handed_back(
+    client: Client, settings: Settings, proxy: Proxy
+) -> None:
+    flow, begun = Workflow("late-claim", output=int), []
+
+    @flow.step(export=True)
+    async def work(ctx: StepContext) -> int:
+        begun.append(ctx.attempt)
+        return ctx.attempt
+
+    async with Client(settings=settings.model_copy(update={"url": proxy.url})) as far:
+        worker = Worker(far, [flow])
+        await worker.start()
+        await eventually(lambda: worker.asleep)
+        proxy.hold()
+        run = await client.submit(flow)
+        await eventually(lambda: is_running(run))  # the server has claimed; the answer is on its way
+        draining = asyncio.create_task(worker.drain())
+        await eventually(lambda: worker._dispatcher.draining)
+        proxy.let_go()
+        await draining
+    assert begun == []
+    wire = await client.backend.load_wire_events(run.id)
+    assert (wire[-1]["type"], wire[-1]["reason"], wire[-1]["attemptNumber"]) == ("StepScheduled", "retry", 1)
+    async with Worker(client, [flow]):
+        assert await run.result(timeout=10) == 1

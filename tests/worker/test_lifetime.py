@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from redisflow import Client, Run, Settings, StepContext, UsageError, Worker, Workflow
+from redisflow import Client, Settings, StepContext, UsageError, Worker, Workflow
 from redisflow.backend.redis import RedisBackend
 from redisflow.worker.capture import JsonFormatter, StepFilter, TextFormatter
 from tests.conftest import assert_consistent, eventually
@@ -267,16 +267,12 @@ class Process:
         self.process.communicate()
 
 
-async def running(run: Run[int]) -> bool:
-    return (await run.status()).status == "running"
-
-
 async def test_sigterm_drains_a_process(client: Client, settings: Settings, tmp_path: Path) -> None:
     from tests.flows_worker import patient
 
     run = await client.submit(patient, str(tmp_path / "go"))
     with Process(settings, REDISFLOW_DRAIN_TIMEOUT="20s", REDISFLOW_LOG_FORMAT="json") as worker:
-        await eventually(lambda: running(run), 20)
+        await eventually((tmp_path / "go.begun").exists, 20)
         worker.process.send_signal(signal.SIGTERM)
         line = await asyncio.to_thread(worker.line_with, "draining")
         assert json.loads(line)["logger"] == "redisflow.worker"
@@ -290,7 +286,7 @@ async def test_a_second_sigterm_hands_back_at_once(client: Client, settings: Set
 
     run = await client.submit(patient, str(tmp_path / "go"))
     with Process(settings, REDISFLOW_DRAIN_TIMEOUT="10m") as worker:
-        await eventually(lambda: running(run), 20)
+        await eventually((tmp_path / "go.begun").exists, 20)
         worker.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(worker.line_with, "draining")
         worker.process.send_signal(signal.SIGTERM)
