@@ -17,6 +17,10 @@
 -- @include lib/commit
 -- @include lib/wake
 -- @include lib/once
+local earlier = repeated(request)
+if earlier then
+  return earlier
+end
 local answer = keep({ settle(run_id, step, lease, 'c', data, payload, how), now })
 commit()
 notify()

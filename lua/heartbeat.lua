@@ -43,6 +43,6 @@ end
 local worker_key = prefix .. 'worker:' .. worker
 extra_writes[1] = { 'HSET', worker_key, 'info', info }
 extra_writes[2] = { 'EXPIRE', worker_key, 86400 }
-extra_writes[3] = { 'ZADD', prefix .. 'workers', now, worker }
+extra_writes[3] = { 'ZADD', prefix .. 'workers', now_text, worker }
 commit()
 return { OK, now, codes }

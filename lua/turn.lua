@@ -141,7 +141,7 @@ local sleeping = 0
 if #kept < want then
   sleeping = 1
   for queue in pairs(serves) do
-    pcall_write('ZADD', prefix .. 'sleepers:' .. queue, now, worker)
+    pcall_write('ZADD', prefix .. 'sleepers:' .. queue, now_text, worker)
     pcall_write('EXPIRE', prefix .. 'sleepers:' .. queue, 60)
   end
 elseif asleep > 0 then

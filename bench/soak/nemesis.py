@@ -49,7 +49,7 @@ class Nemesis:
         self._thread = threading.Thread(target=self._run, name="nemesis", daemon=True)
         self._kinds: list[Callable[[], str]] = [
             self.kill_worker, self.kill_worker, self.freeze_worker, self.drain_worker, self.kill_reclaimer, self.kill_server,
-            self.kill_server, self.freeze_server, self.long_outage, self.cut_connections, self.flush_scripts, self.hog,
+            self.kill_server, self.freeze_server, self.long_outage, self.cut_connections, self.flush_functions, self.hog,
             self.read_only, self.kill_everyone,
         ]  # fmt: skip
 
@@ -156,11 +156,11 @@ class Nemesis:
                 self._pause(0, 0.05)
         return ""
 
-    def flush_scripts(self) -> str:
-        """NOSCRIPT, again and again."""
+    def flush_functions(self) -> str:
+        """The library is gone, again and again."""
         with self.world.control() as control:
             for _ in range(100):
-                control.script_flush()
+                control.function_flush()
                 self._pause(0, 0.01)
         return ""
 

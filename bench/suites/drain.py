@@ -45,7 +45,7 @@ def drain(peer: Peer, setup: Setup, *options: str, steps: int = 1) -> dict[str, 
 
 def _scripts(server: Server) -> int:
     """Calls of scripts so far."""
-    return int(server.info().get("cmdstat_evalsha", {}).get("calls", 0))
+    return int(server.info().get("cmdstat_fcall", {}).get("calls", 0))
 
 
 def _drain(peer: Peer, setup: Setup) -> Mapping[str, float]:

@@ -2,7 +2,11 @@
 -- left the run ends. There is no moment at which a crash strands a run.
 -- @include lib/emit
 local FAN_OUT = 500 -- steps scheduled by one call; the rest go by `expand`
-local fresh = {}    -- steps that this call scheduled and that are due
+local fresh         -- steps that this call scheduled and that are due
+
+each_call(function()
+  fresh = {}
+end)
 
 local READY = map(2, pair('a', 1) .. '\161r\161d')
 

@@ -1,8 +1,12 @@
 -- Claims: scheduled, due -> running. Levels high to low, in a level by availableAt.
 -- @include lib/advance
+-- @include lib/commit
 local BUDGET = 4194304 -- bytes of payloads one call gives back; what goes over is fetched by the worker
-local torn, dead = false, {}
-local spent = 0
+local torn, spent
+
+each_call(function()
+  torn, spent = false, 0
+end)
 
 -- a stored payload as a claim gives it: "=<text>" where it fits the budget, else "@<event id>"
 local function payload_of(run, stored)
@@ -67,12 +71,12 @@ local function start_step(run, name, worker_pairs, worker_count, slot_pairs)
   local attempt = s.attempt > 0 and s.attempt or 1
   local head = planned and attempt == 1 and planned.start
   if not head then
-    head = map(2 + worker_count, pair('a', attempt) .. '\162dp' .. (planned and planned.dp or '\144'))
+    head = pair('a', attempt) .. '\162dp' .. (planned and planned.dp or '\144')
     if planned and attempt == 1 then
       planned.start = head
     end
   end
-  local at = emit(run, 'StepStarted', name, head .. worker_pairs .. (slot_pairs or ''))
+  local at = emit(run, 'StepStarted', name, char(0x82 + worker_count) .. head .. worker_pairs .. (slot_pairs or ''))
   if s.available then
     s.waited = math.max(0, at - s.available)
   end

@@ -4,14 +4,25 @@
 -- @include lib/refold
 -- @include lib/rollup
 local STATUS = { p = 'pending', r = 'running', c = 'completed', f = 'failed', x = 'cancelled' }
-local adds, removes, level_of = {}, {}, {}
-local counts, soonest = {}, {} -- of each queue: steps that became due, and the earliest time of what was scheduled
-local ended_runs, extra_writes = {}, {}
-local records = {} -- idempotency records to set
+local adds, removes, level_of
+local counts, soonest -- of each queue: steps that became due, and the earliest time of what was scheduled
+local ended_runs, extra_writes
+local records -- idempotency records to set
 local kept_key, kept_answer -- of lib/once: the reply for a repeat of this call
-local running_key, ended_key = prefix .. 'running', prefix .. 'ended'
-local index_keys, queue_keys = {}, {}
+local running_key, ended_key
+local index_keys, queue_keys
 local broken
+local stored -- the run whose events were all written last
+
+each_call(function()
+  adds, removes, level_of = {}, {}, {}
+  counts, soonest = {}, {}
+  ended_runs, extra_writes, records = {}, {}, {}
+  kept_key, kept_answer = nil, nil
+  running_key, ended_key = prefix .. 'running', prefix .. 'ended'
+  index_keys, queue_keys = {}, {}
+  broken, stored = nil, nil
+end)
 
 -- scores go as text: Redis formats a number argument with %.17g, at six times the cost
 local function score_text(score)
@@ -183,8 +194,6 @@ end
 
 local restate
 
-local stored -- the run whose events were all written last
-
 -- raises where a write does
 local function write_run(run)
   local stream, id = run.key .. ':events', next_id
@@ -320,7 +329,7 @@ local function commit(settle)
       end
     end
   end
-  local high = now + most - 1
+  local high = score_text(now + most - 1) -- the latest time that is written
   for _, run in ipairs(runs) do
     if run.count > 0 and not run.dropped then
       local ok, why = pcall(write_run, run)

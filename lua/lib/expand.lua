@@ -1,6 +1,7 @@
 -- What was too much for one call, some hundred steps at a time: steps ready but not yet scheduled, and members of ended runs.
 -- The score of a run in `expand` is the next chunk of its plan's steps; the run leaves the set when its last chunk is done.
 -- @include lib/advance
+-- @include lib/commit
 local expand_one
 do
   local EXPAND_CHUNKS = 4
@@ -64,6 +65,7 @@ do
   end
 
   function expand_one()
+    expanding = nil
     local ok, why = pcall(expand_next)
     if not ok and expanding and runs[expanding] then
       drop(runs[expanding], why)

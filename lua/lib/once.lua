@@ -1,8 +1,12 @@
 -- Repeats: the reply of a call is kept under its request id, and a repeat is answered from it.
-local once_key = prefix .. 'once:' .. request
-local earlier = call('GET', once_key)
-if earlier then
-  return cmsgpack.unpack(earlier)
+-- @include lib/commit
+local once_key
+
+-- the kept reply where this call is a repeat
+local function repeated(request)
+  once_key = prefix .. 'once:' .. request
+  local earlier = call('GET', once_key)
+  return earlier and cmsgpack.unpack(earlier)
 end
 
 local function keep(reply)

@@ -1,6 +1,7 @@
 -- Msgpack by hand for the small envelopes that scripts make: a map is its count byte and then packed pairs, so pairs that are the
 -- same in every event of a call are strings made once. Bodies that workers send are maps of at most 15 pairs, and are only joined,
 -- never unpacked.
+-- @include lib/open
 local type, pack = type, cmsgpack.pack
 local function packed(value)
   if type(value) == 'number' and value >= 0 and value < 128 and value % 1 == 0 then

@@ -1,18 +1,33 @@
--- Plans: the compiled DAG, immutable once written, decoded at most once a call.
-local plans = {}
+-- Plans: the compiled DAG. What was decoded is kept from call to call, up to a bound, and used where the plan's head, which holds the hash
+-- of its content, is still the same: after a failover or a restore its number may stand for another plan.
+-- @include lib/open
+local MOST_KEPT = 20000 -- plans and steps of them
+local kept_plans, kept_count = {}, 0 -- by key
+local plans -- of this call, by number
+
+each_call(function()
+  plans = {}
+  if kept_count > MOST_KEPT then
+    kept_plans, kept_count = {}, 0
+  end
+end)
+
+local function read_plan(key)
+  local head = call('HGET', key, 'meta')
+  local plan = kept_plans[key]
+  if not head or (plan and plan.head == head) then
+    return head and plan
+  end
+  plan = cmsgpack.unpack(head)
+  plan.key, plan.head, plan.found = key, head, {}
+  kept_plans[key], kept_count = plan, kept_count + 1
+  return plan
+end
 
 local function plan_of(number)
   local plan = plans[number]
   if plan == nil then
-    plan = false
-    if number > 0 then
-      local key = prefix .. 'plan:' .. number
-      local meta_text = call('HGET', key, 'meta')
-      if meta_text then
-        plan = cmsgpack.unpack(meta_text)
-        plan.key, plan.found = key, {}
-      end
-    end
+    plan = number > 0 and read_plan(prefix .. 'plan:' .. number)
     plans[number] = plan
   end
   return plan
@@ -27,7 +42,7 @@ local function plan_step(plan, name)
   if found == nil then
     local text = call('HGET', plan.key, ':' .. name)
     found = text and cmsgpack.unpack(text) or false
-    plan.found[name] = found
+    plan.found[name], kept_count = found, kept_count + 1
   end
   return found
 end

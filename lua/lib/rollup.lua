@@ -1,8 +1,13 @@
 -- Rollups: hash `stats:<minute>`, read by what must answer at once however many runs there are. Of each minute how many events of each
 -- type were written, by workflow (`n:<slug>:<type>`), and histograms of how long attempts waited (`w<bucket>`), steps took
 -- (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables, written once a call, and no transition fails for it.
-local written = {} -- events by slug and type
-local buckets = { w = {}, s = {}, r = {} }
+-- @include lib/open
+local written -- events by slug and type
+local buckets
+
+each_call(function()
+  written, buckets = {}, { w = {}, s = {}, r = {} }
+end)
 
 -- 16 buckets an octave: redisflow/model/histogram.py says what follows for the error
 local frexp, floor = math.frexp, math.floor

@@ -7,8 +7,7 @@
 --
 -- docs/architecture.md says what each part means.
 -- @include lib/plan
-local runs = {}
-local any_dropped = false
+local runs, any_dropped
 local LIVE = { p = true, r = true }
 local ENDED = { c = true, f = true, k = true }
 local ACTIVE = { s = true, r = true }
@@ -18,6 +17,10 @@ local HEADER = '>c1c1IbHIIII8I8I8I8'
 local STEP = '>c1I3bHHII8I8c1'
 local struct_pack, struct_unpack = struct.pack, struct.unpack
 local INLINE = 62 -- longest payload kept in the hash: a field over 64 bytes turns the hash from a listpack into a table
+
+each_call(function()
+  runs, any_dropped = {}, false
+end)
 
 -- was_*: what the hash said when the run was loaded. events: type, step, data, payload in turn.
 local function new_run(id)
@@ -31,10 +34,7 @@ end
 -- a run as its hash holds it
 local function parse_run(id, key, text, input, steps)
   local status, failed, number, priority, attempt, open, active, done, created, started, ended, timeout = struct_unpack(HEADER, text)
-  local plan = plans[number]
-  if plan == nil then
-    plan = plan_of(number)
-  end
+  local plan = plans[number] or plan_of(number)
   return {
     id = id, key = key, steps = steps, events = false, count = 0, seq = 0,
     status = status, number = number, plan = plan, priority = priority, created = created, attempt = attempt, open = open,

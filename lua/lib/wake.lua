@@ -1,5 +1,6 @@
 -- Wake-ups, after commit: hints to workers that have nothing to do and to clients that wait. The claim is the truth, so an error here
 -- must not turn a committed transition into a failed call.
+-- @include lib/commit
 local notify
 do
   local function wake(queue, count)

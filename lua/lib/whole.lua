@@ -1,7 +1,11 @@
 -- For calls whose OK says that all their events are stored: where one could not be, the answer becomes REJECTED, and runs that the call
 -- made are taken away again. What was added to a run that was there stays, and its keys fit its stream.
 -- @include lib/commit
-local made = {} -- runs that this call makes
+local made -- runs that this call makes
+
+each_call(function()
+  made = {}
+end)
 
 local function take_away(run)
   run.status = '-' -- not live, so that it leaves the running too

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from redisflow.backend.location import Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
+from redisflow.backend.scripts import lacks_function
 from redisflow.model.errors import RedisflowError
 
 log = logging.getLogger("redisflow.worker")
@@ -69,11 +70,16 @@ class BeatLine:
         return codes
 
     def _beat_chunk(self, info: str, leases: list[Any]) -> list[int]:
-        self._connection.send_command("EVALSHA", self._script.sha, *self._head, info, *leases)
+        call = ("FCALL", self._script.function, *self._head, info, *leases)
+        self._connection.send_command(*call)
         try:
             reply = self._connection.read_response()
-        except NoScriptError:
-            self._connection.send_command("EVAL", self._script.text, *self._head, info, *leases)
+        except ResponseError as error:
+            if not lacks_function(str(error)):
+                raise
+            self._connection.send_command("FUNCTION", "LOAD", "REPLACE", self._script.library.text)
+            self._connection.send_command(*call)
+            self._connection.read_response()
             reply = self._connection.read_response()
         if reply[0] != Reply.OK:
             raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")

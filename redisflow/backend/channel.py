@@ -1,4 +1,4 @@
-"""The worker's own connection: pipelined EVALSHA calls over an asyncio protocol with hiredis, answered by callbacks.
+"""The worker's own connection: pipelined FCALLs over an asyncio protocol with hiredis, answered by callbacks.
 
 A worker's turns are the hot path of redisflow. The general client costs about 30 µs a call in locks, tasks and parsing of
 replies; this protocol a few. It knows nothing of retries: when the connection breaks, `on_lost` is called once, all answers that

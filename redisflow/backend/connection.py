@@ -9,11 +9,12 @@ ridden out for minutes, with growing pauses, and then told in one line.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ from redisflow.backend.call_line import CallLine
 from redisflow.backend.keys import Keys
 from redisflow.backend.location import Address, Client, Cluster, make_client, parse_location, redact
 from redisflow.backend.replies import Reply
-from redisflow.backend.scripts import Script
+from redisflow.backend.scripts import Library, Script, lacks_function
 from redisflow.model.errors import (
     NamespaceLost,
     PartitionTorn,
@@ -51,6 +52,7 @@ from redisflow.model.errors import (
 
 log = logging.getLogger("redisflow.backend")
 T = TypeVar("T")
+MOST_LIBRARIES = 8  # of other versions on a node, before they are taken away
 
 _PASSING = (
     ConnectionError, TimeoutError, BusyLoadingError, ClusterDownError, TryAgainError, SlotNotCoveredError, ClusterError,
@@ -67,6 +69,7 @@ _PASSING_WORDS = (
     "ASK",
     "UNKILLABLE",
     "NOREPLICAS",
+    "Function not found",  # flushed between its loading and the call
 )
 _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
 
@@ -87,7 +90,7 @@ def is_passing(error: BaseException) -> bool:
     if any(word in text for word in _LASTING_WORDS):
         return False
     if isinstance(error, ResponseError) and not isinstance(error, (ReadOnlyError, BusyLoadingError)):
-        return text.startswith(_PASSING_WORDS)
+        return text.removeprefix("ERR ").startswith(_PASSING_WORDS)
     return isinstance(error, _PASSING)
 
 
@@ -239,11 +242,11 @@ class Server:
         told = False
         while True:
             try:
-                reply = await self.eval_once(script, keys, argv)
+                reply = await self.call_once(script, keys, argv)
             except (RedisError, OSError) as error:
                 if not is_passing(error) or backoff.over:
-                    if isinstance(error, ResponseError) and "user_script" in str(error):
-                        raise RedisflowError(script.locate(str(error))) from error
+                    if isinstance(error, ResponseError) and "user_function" in str(error):
+                        raise RedisflowError(script.library.locate(str(error))) from error
                     raise explain(error, self.url) from error
                 if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
                     log.warning("Redis at %s: %s; trying again", redact(self.url), _said(error))
@@ -270,12 +273,35 @@ class Server:
         found = await self.retry(lambda: self.client.hget(keys.meta, "epoch"))
         return found is not None and found.decode() != argv[0]
 
-    async def eval_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
-        """One EVALSHA, with the script loaded where the server lacks it; no retry."""
+    async def call_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
+        """One FCALL, with the library loaded where the server lacks it; no retry."""
+        words = ("FCALL", script.function, 2, keys.meta, keys.never, *argv)
         try:
-            return await self._call("EVALSHA", script.sha, 2, keys.meta, keys.never, *argv)
-        except redis.exceptions.NoScriptError:
-            return await self._call("EVAL", script.text, 2, keys.meta, keys.never, *argv)
+            return await self._call(*words)
+        except ResponseError as error:
+            if not lacks_function(str(error)):
+                raise
+        if self._line is not None:  # sent together: nobody's FUNCTION FLUSH comes in between
+            reply: list[Any]
+            _, reply = await asyncio.gather(self.load_library(script.library, keys), self._call(*words))
+            return reply
+        await self.load_library(script.library, keys)
+        return await self._call(*words)
+
+    async def load_library(self, library: Library, keys: Keys) -> None:
+        """Load the functions into the node of a partition, and take away old ones where they are many."""
+
+        async def ask(command: str, *words: str) -> Any:
+            if self._line is not None:
+                return await self._line.call(*command.split(), *words)
+            node = {"target_nodes": self.client.get_node_from_key(keys.meta)} if self.clustered else {}
+            return await _heeding_cancel(lambda: self.client.execute_command(command, *words, **node))
+
+        await ask("FUNCTION LOAD", "REPLACE", library.text)
+        with contextlib.suppress(ResponseError):  # tidying up
+            others = set(_library_names(await ask("FUNCTION LIST", "LIBRARYNAME", "redisflow_*"))) - {library.name}
+            for name in others if len(others) > MOST_LIBRARIES else ():  # whoever still needs one loads it again
+                await ask("FUNCTION DELETE", name)
 
     async def _call(self, *words: Any) -> list[Any]:
         if self._line is not None:
@@ -332,6 +358,16 @@ class Server:
             client.connection_pool.connection_kwargs.update(host=address.host, port=address.port)
             return client
         return redis.Redis(host=address.host, port=address.port, **common)
+
+
+def _library_names(listed: Any) -> Iterator[str]:
+    """Names of our libraries in the reply of FUNCTION LIST, whichever form the protocol gives it."""
+    if isinstance(listed, bytes):
+        if re.fullmatch(rb"redisflow_[0-9a-f]{12}", listed):
+            yield listed.decode()
+    elif isinstance(listed, (list, dict)):
+        for each in [*listed, *(listed.values() if isinstance(listed, dict) else ())]:
+            yield from _library_names(each)
 
 
 async def _heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:

@@ -252,3 +252,10 @@ class _KnownCommands(AsyncCommandsParser):  # type: ignore[misc, unused-ignore]
         """Ask, where nothing is known."""
         if not self.commands:
             await super().initialize(node)
+
+    async def get_keys(self, *args: Any) -> tuple[str, ...] | None:
+        """Keys of a command; those of a function are counted in the call, and need no asking."""
+        if args[0] == "FCALL":
+            return tuple(args[3 : 3 + int(args[2])])
+        found: tuple[str, ...] | None = await super().get_keys(*args)
+        return found

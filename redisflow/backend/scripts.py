@@ -1,8 +1,13 @@
-"""Loads lua/: one file a transition, `-- @include lib/x` for what they share.
+"""Loads lua/: one file a transition, `-- @include lib/x` for what they share; together one library of Redis functions.
 
 The comment header of a script is its signature, and is parsed, so it cannot drift: `KEYS name type`, `ARGV name type` (`string`,
-`int`, or `list` for all that remain), `RETURNS`, `EVENTS`. The names become locals on the script's second line, in place of the
-title. Errors that Redis reports by line of the joined text are told by file and line.
+`int`, or `list` for all that remain), `RETURNS`, `EVENTS`. A script becomes a function: its first line opens it, in place of the
+title its names become locals and `open` of lib/open begins the call. Errors that Redis tells by line of the library are told by
+file and line.
+
+Functions, not EVALSHA: a script makes all its closures anew at every call, which costs more than what a small call does. Redis 7.0
+gives a library that loads nothing but `redis.register_function`, so the first call builds it. The library is named by its content:
+workers of two versions run side by side.
 """
 
 from __future__ import annotations
@@ -16,7 +21,8 @@ from pathlib import Path
 
 _INCLUDE = re.compile(r"^-- @include (\S+)\s*$")
 _HEADER = re.compile(r"^-- (KEYS|ARGV|RETURNS|EVENTS) (.*)$")
-_ERROR_LINE = re.compile(r"(?:user_script|@user_script):(?:\s*)(\d+)")
+_ERROR_LINE = re.compile(r"@?user_function:\s*(\d+)")
+_NAME = "redisflow_LIBRARY"  # stands for the name until the text is whole and can be hashed
 
 
 class ScriptError(Exception):
@@ -24,25 +30,54 @@ class ScriptError(Exception):
 
 
 @dataclass(frozen=True)
+class Library:
+    """What FUNCTION LOAD takes.
+
+    Attributes:
+        name: `redisflow_` and a hash of the text.
+        text: the joined source.
+        lines: file and line of each of its lines.
+    """
+
+    name: str
+    text: str
+    lines: tuple[tuple[str, int], ...] = field(repr=False)
+
+    def locate(self, message: str) -> str:
+        """A Redis error message with lines of the library told by file and line."""
+
+        def place(found: re.Match[str]) -> str:
+            number = int(found.group(1))
+            if 0 < number <= len(self.lines):
+                file, line = self.lines[number - 1]
+                return f"lua/{file}:{line}"
+            return found.group(0)
+
+        return _ERROR_LINE.sub(place, message)
+
+
+@dataclass(frozen=True)
 class Script:
-    """One transition: its text as sent, and its signature.
+    """One transition: a function of the library, and its signature.
 
     Attributes:
         name: file name without `.lua`.
-        text: the joined source.
-        sha: SHA-1 by which EVALSHA names it.
         arguments: (name, type) of each ARGV.
         events: event types it may append.
+        library: where it is.
     """
 
     name: str
     title: str
-    text: str
     arguments: tuple[tuple[str, str], ...]
     events: tuple[str, ...]
     returns: str
-    lines: tuple[tuple[str, int], ...] = field(repr=False)
-    sha: str = ""
+    library: Library = field(repr=False)
+
+    @property
+    def function(self) -> str:
+        """What FCALL calls it."""
+        return f"{self.library.name}_{self.name}"
 
     def pack(self, rest: Sequence[object] = (), **named: object) -> list[object]:
         """ARGV in the order of the header.
@@ -59,17 +94,10 @@ class Script:
             raise TypeError(f"{self.name} takes {names}, not {sorted(named)}")
         return [*(named[name] for name in names), *rest]
 
-    def locate(self, message: str) -> str:
-        """A Redis error message with lines of the joined text told by file and line."""
 
-        def place(found: re.Match[str]) -> str:
-            number = int(found.group(1))
-            if 0 < number <= len(self.lines):
-                file, line = self.lines[number - 1]
-                return f"lua/{file}:{line}"
-            return found.group(0)
-
-        return _ERROR_LINE.sub(place, message)
+def lacks_function(message: str) -> bool:
+    """Whether Redis says that the library is not loaded."""
+    return "Function not found" in message
 
 
 def find_lua() -> Path:
@@ -89,16 +117,36 @@ def find_lua() -> Path:
 def load_scripts() -> dict[str, Script]:
     """All scripts by name; loaded once a process."""
     folder = find_lua()
-    return {path.stem: parse_script(folder, path.stem) for path in sorted(folder.glob("*.lua"))}
+    return parse_scripts(folder, sorted(path.stem for path in folder.glob("*.lua")))
 
 
-def parse_script(folder: Path, name: str) -> Script:
-    """Join a script with its includes and parse its header.
+def parse_scripts(folder: Path, names: Sequence[str]) -> dict[str, Script]:
+    """Join scripts with their includes into one library and parse their headers.
 
     Raises:
-        ScriptError: the header is wrong, an include is missing or includes itself.
+        ScriptError: a header is wrong, an include is missing or includes itself.
     """
-    source = (folder / f"{name}.lua").read_text().splitlines()
+    signatures = []
+    source = _Source(folder)
+    source.add("library", 1, f"#!lua name={_NAME}")
+    source.add("library", 2, "local built local function build() local functions = {}")
+    for name in names:
+        lines = (folder / f"{name}.lua").read_text().splitlines()
+        signature = _parse_header(name, lines)
+        signatures.append(signature)
+        source.add_function(name, lines, signature[2])
+    source.close()
+    text = "\n".join(source.text) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    name = f"redisflow_{digest}"
+    library = Library(name, text.replace(_NAME, name), tuple(source.lines))
+    return {signature[0]: Script(*signature, library) for signature in signatures}
+
+
+_Signature = tuple[str, str, tuple[tuple[str, str], ...], tuple[str, ...], str]
+
+
+def _parse_header(name: str, source: Sequence[str]) -> _Signature:
     if len(source) < 2 or not source[0].startswith("#!lua") or not source[1].startswith("-- "):
         raise ScriptError(f"lua/{name}.lua must open with #!lua and a title comment")
     keys: list[str] = []
@@ -121,13 +169,67 @@ def parse_script(folder: Path, name: str) -> Script:
                 returns = text
     if keys != ["meta", "never"]:
         raise ScriptError(f"lua/{name}.lua must declare KEYS meta and never, and no other")
-    lines: list[tuple[str, int]] = []
-    joined: list[str] = []
-    _join(folder, name, source, joined, lines, [], set())
-    joined[1] = _bind(arguments)
-    text = "\n".join(joined) + "\n"
-    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, source[1][3:], text, tuple(arguments), events, returns, tuple(lines), digest)
+    return name, source[1][3:], tuple(arguments), events, returns
+
+
+class _Source:
+    """The text of a library as it grows: first what a script includes, each file once, then the script as a function."""
+
+    def __init__(self, folder: Path) -> None:
+        self.text: list[str] = []
+        self.lines: list[tuple[str, int]] = []
+        self._folder = folder
+        self._included: set[str] = set()
+        self._registered: list[str] = []
+
+    def add(self, file: str, number: int, line: str) -> None:
+        """A line, and where it comes from."""
+        self.text.append(line)
+        self.lines.append((file, number))
+
+    def add_function(self, name: str, source: Sequence[str], arguments: Sequence[tuple[str, str]]) -> None:
+        """A script, behind what it includes."""
+        self._include(name, source, [])
+        head = [
+            "do local function main(KEYS, ARGV)",
+            _bind(arguments) + (" " + _OPEN if "lib/open" in self._included else ""),
+        ]
+        for number, line in enumerate([*head, *source[2:]], 1):
+            self.add(f"{name}.lua", number, line)
+        self.add(f"{name}.lua", len(source), f"end functions.{name} = main end")
+        flags = ", ".join(f"'{flag}'" for flag in re.findall(r"[\w-]+", source[0].partition("flags=")[2]))
+        callback = f"function(keys, argv) if not built then built = build() end return built.{name}(keys, argv) end"
+        self._registered.append(
+            f"redis.register_function{{ function_name = '{_NAME}_{name}', flags = {{ {flags} }}, callback = {callback} }}"
+        )
+
+    def close(self) -> None:
+        """The end of the library: Redis knows its functions from here."""
+        self.add("library", 3, "return functions end")
+        for number, line in enumerate(self._registered, 4):
+            self.add("library", number, line)
+
+    def _include(self, name: str, source: Sequence[str], path: list[str]) -> None:
+        for number, line in enumerate(source, 1):
+            found = _INCLUDE.match(line)
+            if not found:
+                continue
+            wanted = found.group(1)
+            if wanted in path:
+                raise ScriptError(f"lua/{name}.lua:{number}: {' -> '.join([*path, wanted])} includes itself")
+            if wanted in self._included:
+                continue
+            file = self._folder / f"{wanted}.lua"
+            if not file.is_file():
+                raise ScriptError(f"lua/{name}.lua:{number}: there is no lua/{wanted}.lua to include")
+            lines = file.read_text().splitlines()
+            self._include(wanted, lines, [*path, wanted])
+            self._included.add(wanted)
+            for place, text in enumerate(lines, 1):
+                self.add(f"{wanted}.lua", place, text)
+
+
+_OPEN = "local ended = open(KEYS, epoch) if ended then return ended end"
 
 
 def _bind(arguments: Sequence[tuple[str, str]]) -> str:
@@ -136,25 +238,3 @@ def _bind(arguments: Sequence[tuple[str, str]]) -> str:
         value = {"string": f"ARGV[{index}]", "int": f"tonumber(ARGV[{index}])", "list": str(index)}[kind]
         parts.append(f"local {name} = {value}")
     return " ".join(parts)
-
-
-def _join(
-    folder: Path, name: str, source: Sequence[str], joined: list[str], lines: list[tuple[str, int]],
-    path: list[str], done: set[str],
-) -> None:  # fmt: skip
-    for number, line in enumerate(source, 1):
-        found = _INCLUDE.match(line)
-        if not found:
-            joined.append(line)
-            lines.append((f"{name}.lua", number))
-            continue
-        wanted = found.group(1)
-        if wanted in path:
-            raise ScriptError(f"lua/{name}.lua:{number}: {' -> '.join([*path, wanted])} includes itself")
-        if wanted in done:
-            continue
-        file = folder / f"{wanted}.lua"
-        if not file.is_file():
-            raise ScriptError(f"lua/{name}.lua:{number}: there is no lua/{wanted}.lua to include")
-        done.add(wanted)
-        _join(folder, wanted, file.read_text().splitlines(), joined, lines, [*path, wanted], done)

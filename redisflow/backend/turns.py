@@ -1,6 +1,6 @@
 """A worker's line to one partition: turns in two lanes, repeated unchanged until they are answered.
 
-A turn carries all outcomes since the last one and asks for as many steps as there are free slots, in one EVALSHA. Two lanes let
+A turn carries all outcomes since the last one and asks for as many steps as there are free slots, in one FCALL. Two lanes let
 Redis work on one turn while the worker handles the answer to the other. The server keeps the last turn of each lane, so that the
 repeat of a turn whose answer was lost gives the same answer: this class repeats for ever, and gives up only when the namespace
 itself is gone.
@@ -23,6 +23,7 @@ from redisflow.backend.connection import Backoff
 from redisflow.backend.location import Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
+from redisflow.backend.scripts import lacks_function
 from redisflow.model.errors import NamespaceLost, RedisflowError
 
 log = logging.getLogger("redisflow.worker")
@@ -92,7 +93,7 @@ class TurnLink:
         self.timer: asyncio.TimerHandle | None = None
         self._keys = backend.partitions[partition]
         self._script = backend.scripts["turn"]
-        self._head = ("EVALSHA", self._script.sha, "2", self._keys.meta, self._keys.never, backend.epoch, worker)
+        self._head = ("FCALL", self._script.function, "2", self._keys.meta, self._keys.never, backend.epoch, worker)
         self._queues = ",".join(queues)
         self._body = body
         self._on_answer = on_answer
@@ -103,6 +104,7 @@ class TurnLink:
         self._epoch_trouble: Backoff | None = None
         self._refusals: Backoff | None = None  # since the node has not served the partition
         self._address: Address | None = None
+        self._unloadable = False  # the server refused the library
         self._closed = False
 
     async def open(self) -> None:
@@ -187,18 +189,27 @@ class TurnLink:
             self._again(lane, 1.0)
 
     def _refused(self, lane: Lane, message: str) -> None:
-        if message.startswith("NOSCRIPT"):
+        if lacks_function(message):
             assert self._channel is not None
-            self._channel.send(pack_command("SCRIPT", "LOAD", self._script.text), lambda _: None)
-            self._transmit(lane)
+            load = pack_command("FUNCTION", "LOAD", "REPLACE", self._script.library.text)
+            self._channel.send(load, self._loaded)
+            if self._unloadable:
+                self._again(lane, 0.5)
+            else:  # right behind, so that nobody's FUNCTION FLUSH comes in between
+                self._transmit(lane)
         elif message.startswith(("MOVED", "CLUSTERDOWN", "READONLY")):
             if self._refusals is None:
                 log.warning("turn: %s; connecting anew", message)
                 self._refusals = Backoff(10**18)
             self._drop()
         else:
-            log.warning("turn: %s; repeating it", self._script.locate(message))
+            log.warning("turn: %s; repeating it", self._script.library.locate(message))
             self._again(lane, 0.5)
+
+    def _loaded(self, reply: Any) -> None:
+        self._unloadable = isinstance(reply, hiredis.ReplyError)
+        if self._unloadable:
+            log.warning("the functions cannot be loaded: %s; trying again", reply)
 
     def _again(self, lane: Lane, pause: float) -> None:
         if not self._closed:

@@ -182,7 +182,7 @@ def skew(facts: Facts) -> Check:
 def scripts(facts: Facts) -> Check:
     """Every transition is a script."""
     if facts.script_error:
-        return Check("scripts", "fail", facts.script_error, "allow SCRIPT and EVALSHA in the ACL")
+        return Check("scripts", "fail", facts.script_error, "allow FUNCTION and FCALL in the ACL")
     return Check("scripts", "ok" if facts.scripts else "warn", f"{facts.scripts} load")
 
 

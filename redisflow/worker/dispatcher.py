@@ -199,7 +199,7 @@ class Dispatcher:
         if settled.reply == Reply.REJECTED:
             log.error(
                 "the outcome of a step was rejected: %s  %s",
-                self._backend.scripts["turn"].locate(settled.detail or ""),
+                self._backend.scripts["turn"].library.locate(settled.detail or ""),
                 where,
             )
         elif settled.reply != Reply.ALREADY:

@@ -168,7 +168,7 @@ async def test_another_life_of_the_server_is_told_loudly(backend: RedisBackend) 
         argv = script.pack(
             [], epoch="other", **{a: 0 for a, kind in script.arguments if kind != "list" and a != "epoch"}
         )
-        assert await backend.server.eval_once(script, backend.partitions[0], argv) == [Reply.EPOCH], name
+        assert await backend.server.call_once(script, backend.partitions[0], argv) == [Reply.EPOCH], name
     backend.epoch = epoch
     assert await snapshot(backend) == before
 

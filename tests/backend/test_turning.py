@@ -226,10 +226,10 @@ async def test_half_a_partition_is_left_alone(backend: RedisBackend) -> None:
         [], epoch=backend.epoch, worker="w1.x", lane=0, seq=1, want=1, queues="*", slots=b"\xcd\0\0",
         body=pack({"wi": "w1", "wc": 1})[1:], asleep=0,
     )  # fmt: skip
-    assert await backend.server.eval_once(script, keys, argv) == [Reply.TORN]
+    assert await backend.server.call_once(script, keys, argv) == [Reply.TORN]
     assert await snapshot(backend) == before
     await backend.client.restore(keys.run(run_id), 0, saved)
-    assert (await backend.server.eval_once(script, keys, argv))[OK] == Reply.OK
+    assert (await backend.server.call_once(script, keys, argv))[OK] == Reply.OK
 
 
 async def test_claims_stay_within_the_byte_budget(backend: RedisBackend) -> None:

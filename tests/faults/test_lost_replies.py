@@ -39,8 +39,7 @@ async def proxy(server: TestServer) -> AsyncIterator[Proxy]:
     scripts = server.client()
     from redisflow.backend.scripts import load_scripts
 
-    for script in load_scripts().values():
-        scripts.script_load(script.text)  # so that each call is one EVALSHA
+    scripts.function_load(load_scripts()["turn"].library.text, replace=True)  # so that each call is one FCALL
     scripts.close()
     async with Proxy(server.socket, Path(server.folder) / "proxy.sock") as running:
         yield running
@@ -73,7 +72,7 @@ class Bench:
     async def losing(self, script: str, call: Callable[[], Awaitable[Any]], verdict: str) -> Any:
         """Make a call whose first answer is lost."""
         before = self.proxy.dropped
-        self.proxy.rule = Nth([self.backend.scripts[script].sha], verdict, times=1)
+        self.proxy.rule = Nth([self.backend.scripts[script].function], verdict, times=1)
         try:
             return await call()
         finally:
@@ -205,7 +204,7 @@ async def test_a_worker_that_loses_every_few_answers_records_everything_once(
 ) -> None:
     async with Client(settings=through) as client:
         async with Worker(client, [flow], concurrency=20):
-            proxy.rule = Nth([client.backend.scripts["turn"].sha], verdict, every=every)
+            proxy.rule = Nth([client.backend.scripts["turn"].function], verdict, every=every)
             runs = await client.submit_many(flow, range(300))
             ended = await asyncio.gather(*(run.result(timeout=60) for run in runs))
             proxy.rule = lambda _: PASS

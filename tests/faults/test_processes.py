@@ -197,7 +197,7 @@ async def test_an_outage_of_the_server_is_no_crash_of_the_workers(
         assert not await has(durably, run, "StepReclaimed")
 
 
-async def test_scripts_are_flushed_under_load(settings: Settings, server: TestServer) -> None:
+async def test_functions_are_flushed_under_load(settings: Settings, server: TestServer) -> None:
     flusher = server.client()
     async with Client(settings=settings.model_copy(update=SHORT)) as client:
         sidecar = Reclaimer(client)
@@ -207,7 +207,7 @@ async def test_scripts_are_flushed_under_load(settings: Settings, server: TestSe
                 *[_submit_and_wait(client, number) for number in range(200)]
             )
             while not waiting.done():
-                flusher.script_flush()
+                flusher.function_flush()
                 await asyncio.sleep(0.002)
             assert await waiting == [2 * n + 1 for n in range(200)]
         sidecar.stop()

@@ -50,7 +50,7 @@ async def test_64_megabytes_in_and_out(large: Client) -> None:
 
 
 def _slowest_script(server: TestServer) -> int:
-    """Microseconds of the longest EVALSHA since the log was reset."""
+    """Microseconds of the longest FCALL since the log was reset."""
     with server.client() as client:
         return max((int(entry["duration"]) for entry in client.slowlog_get(1000)), default=0)
 

@@ -35,7 +35,7 @@ class Speaker:
             queues="turned",
             slots=b"".join(SLOTS[:want]), body=pack({"wi": self.worker, "wc": 10})[1:], asleep=0,
         )  # fmt: skip
-        return await self.backend.server.eval_once(script, self.backend.partitions[0], argv)
+        return await self.backend.server.call_once(script, self.backend.partitions[0], argv)
 
 
 def done(claimed: list[Any], lease: int, output: str = "1") -> tuple[Any, ...]:

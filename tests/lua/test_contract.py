@@ -15,7 +15,7 @@ from redisflow.backend import keys as k
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis import header as header_fields
 from redisflow.backend.replies import Reply
-from redisflow.backend.scripts import Script, find_lua, load_scripts, parse_script
+from redisflow.backend.scripts import Script, find_lua, load_scripts, parse_scripts
 from redisflow.codec import pack
 from redisflow.model.events import EVENT_TYPES
 from redisflow.model.histogram import bucket_of
@@ -107,7 +107,7 @@ def write_probe(folder: Path, title: str, text: str) -> Script:
     """A script of its own over the libraries."""
     shutil.copytree(LUA / "lib", folder / "lib")
     (folder / "probe.lua").write_text(f"#!lua\n-- probe: {title}\n-- KEYS meta hash\n-- KEYS never string\n{text}")
-    return parse_script(folder, "probe")
+    return parse_scripts(folder, ["probe"])["probe"]
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ async def test_retry_delays_are_the_same(
     packed = pack([[t.attempts, t.delay_us, t.factor, t.max_delay_us, t.jitter] for t in tiers])  # type: ignore[arg-type]
     text = f"{draw / 1_000_000:.6f}"
     argv = probe.pack([], epoch=backend.epoch, tiers_text=packed, failures=failures, draw=text)
-    index, within, delay, total = await backend.server.eval_once(probe, backend.partitions[0], argv)
+    index, within, delay, total = await backend.server.call_once(probe, backend.partitions[0], argv)
     assert (index, within) == policy.tier_of(failures)
     assert total == policy.max_attempts
     assert int(delay) == policy.delay_us(failures, float(text))
@@ -160,7 +160,7 @@ async def test_buckets_of_durations_are_the_same(tmp_path: Path, backend: RedisB
     )
     durations = [*range(70), 1000, 12_345, 10**6, 3 * 10**9, 2**40 - 1, 2**52 - 1]
     argv = probe.pack(durations, epoch=backend.epoch)
-    reply = await backend.server.eval_once(probe, backend.partitions[0], argv)
+    reply = await backend.server.call_once(probe, backend.partitions[0], argv)
     assert reply == [bucket_of(duration) for duration in durations]
 
 

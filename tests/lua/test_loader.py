@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.scripts import Script, ScriptError, find_lua, load_scripts, parse_script
+from redisflow.backend.scripts import Script, ScriptError, find_lua, load_scripts, parse_scripts
 from redisflow.model.errors import RedisflowError
 
 KEYS = "-- KEYS meta hash\n-- KEYS never string\n"
@@ -25,7 +26,7 @@ def load(tmp_path: Path) -> Folder:
         (tmp_path / "probe.lua").write_text(probe)
         for name, text in files.items():
             (tmp_path / "lib" / f"{name}.lua").write_text(text)
-        return parse_script(tmp_path, "probe")
+        return parse_scripts(tmp_path, ["probe"])["probe"]
 
     return write
 
@@ -51,23 +52,54 @@ def test_every_script_of_the_checkout_loads() -> None:
         assert script.returns
 
 
-async def test_every_script_compiles_on_the_server(backend: RedisBackend) -> None:
-    for script in backend.scripts.values():
-        assert await backend.client.script_load(script.text) == script.sha
+async def test_every_script_is_a_function_of_one_library(backend: RedisBackend) -> None:
+    await backend.client.function_flush()
+    libraries = {script.library for script in backend.scripts.values()}
+    (library,) = libraries
+    await backend.server.load_library(library, backend.partitions[0])
+    (listed,) = await backend.client.function_list(f"{library.name}*")
+    assert set(re.findall(rf"{library.name}_(\w+)", str(listed))) == set(backend.scripts)
+    assert str(listed).count("allow-oom") == sum(
+        "allow-oom" in path.read_text().partition("\n")[0] for path in find_lua().glob("*.lua")
+    )
+
+
+async def test_a_library_is_named_by_its_content(load: Folder) -> None:
+    one, other = load(HEAD + "return 1\n"), load(HEAD + "return 2\n")
+    assert one.library.name != other.library.name
+    assert one.function == f"{one.library.name}_probe"
+
+
+async def test_libraries_of_other_versions_are_taken_away_when_they_are_many(
+    load: Folder, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redisflow.backend.connection.MOST_LIBRARIES", 2)
+    keys = backend.partitions[0]
+    await backend.client.function_flush()
+    scripts = [load(HEAD + f"return {{ {number} }}\n") for number in range(4)]
+    for number, script in enumerate(scripts):
+        assert await backend.server.call_once(script, keys, []) == [number]
+    listed = str(await backend.client.function_list("redisflow_*"))
+    assert {script.library.name for script in scripts if f"'{script.library.name}'" in listed} == {
+        scripts[3].library.name
+    }
+    assert await backend.server.call_once(scripts[0], keys, []) == [0]  # who still needs one loads it again
 
 
 def test_a_file_is_included_once_and_where_it_is_first_named(load: Folder) -> None:
     script = load(
         HEAD + "-- @include lib/a\n-- @include lib/b\nreturn 1\n", a="-- @include lib/b\nlocal a", b="local b"
     )
-    body = script.text.splitlines()[4:]
-    assert body == ["local b", "local a", "return 1"]
+    body = [line for line in script.library.text.splitlines() if not line.startswith("-- ")]
+    assert body[2:6] == ["local b", "local a", "do local function main(KEYS, ARGV)", body[5]]
 
 
 def test_lines_stay_what_they_are(load: Folder) -> None:
     script = load(HEAD + "-- @include lib/a\nreturn 1\n", a="local a\nlocal c")
-    assert script.lines[4:] == (("lib/a.lua", 1), ("lib/a.lua", 2), ("probe.lua", 6))
-    assert len(script.lines) == len(script.text.splitlines())
+    lines = script.library.lines
+    assert lines[2:5] == (("lib/a.lua", 1), ("lib/a.lua", 2), ("probe.lua", 1))
+    assert script.library.text.splitlines()[lines.index(("probe.lua", 6))] == "return 1"
+    assert len(lines) == len(script.library.text.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -129,7 +161,7 @@ async def test_names_are_bound_as_locals(load: Folder, backend: RedisBackend) ->
         "return { meta, never, name, count + 1, ARGV[items], ARGV[items + 1] }\n"
     )
     keys = backend.partitions[0]
-    reply = await backend.server.eval_once(script, keys, script.pack(["x", "y"], name="n", count="41"))
+    reply = await backend.server.call_once(script, keys, script.pack(["x", "y"], name="n", count="41"))
     assert reply == [keys.meta.encode(), keys.never.encode(), b"n", 42, b"x", b"y"]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from redisflow.backend.scripts import parse_script
+from redisflow.backend.scripts import parse_scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., str]
@@ -122,10 +122,10 @@ def test_every_script_loads_from_the_package(python: Run, installed: Path, sourc
 def test_scripts_of_the_package_are_those_of_the_checkout(python: Run, source: Path) -> None:
     code = (
         "from redisflow.backend.scripts import load_scripts\n"
-        "for script in load_scripts().values(): print(script.name, script.sha)\n"
+        "for script in load_scripts().values(): print(script.name, script.function)\n"
     )
     found = dict(line.split() for line in python("-c", code).splitlines())
-    assert found == {name: parse_script(source / "lua", name).sha for name in found}
+    assert found == {name: script.function for name, script in parse_scripts(source / "lua", sorted(found)).items()}
 
 
 def test_the_command_line_runs(python: Run) -> None:

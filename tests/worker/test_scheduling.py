@@ -166,10 +166,10 @@ async def test_what_ends_together_travels_together(client: Client, server: TestS
     async with Worker(client, [flow], concurrency=100) as worker:
         await client.submit_many(flow, [None] * 90)
         await eventually(lambda: gate.inside == 90)
-        before = observer.info("commandstats")["cmdstat_evalsha"]["calls"]
+        before = observer.info("commandstats")["cmdstat_fcall"]["calls"]
         gate.opened.set()
         await eventually(lambda: worker.running == 0)
-        calls = observer.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+        calls = observer.info("commandstats")["cmdstat_fcall"]["calls"] - before
     observer.close()
     assert calls <= 8  # one or two turns, a look for more work, a heartbeat perhaps; not one for each of 90
 

@@ -249,13 +249,14 @@ async def _config(backend: RedisBackend) -> dict[str, str]:
 
 
 async def _load_scripts(backend: RedisBackend, facts: Facts) -> None:
-    for script in backend.scripts.values():
-        try:
-            await backend.client.script_load(script.text)
-        except (RedisError, OSError) as error:
-            facts.script_error = script.locate(str(error))
-            return
-        facts.scripts += 1
+    library = next(iter(backend.scripts.values())).library
+    try:
+        for keys in backend.partitions:
+            await backend.server.load_library(library, keys)
+    except (RedisError, OSError) as error:
+        facts.script_error = library.locate(str(error))
+    else:
+        facts.scripts = len(backend.scripts)
 
 
 class Tail:
