@@ -52,7 +52,7 @@ local RUN_END = { WorkflowCompleted = 'c', WorkflowFailed = 'f', WorkflowCancell
 
 local function end_run(run, kind, count, pairs_text)
   local at = now + run.seq
-  local took = at > run.created and at - run.created or 0
+  local took = math.max(0, at - tonumber(run.created))
   emit(run, kind, '', char(0x82 + count) .. (run.attempt == 1 and FIRST or pair('w', run.attempt)) .. '\161d' .. packed(took) .. pairs_text)
   run.took = took
   run_ended(run, at, RUN_END[kind])

@@ -82,7 +82,7 @@ end
 
 local function completed(run, name, s, payload, ms, seq)
   end_lease(s, 'c')
-  set_field(run, 'o:' .. name, kept(payload, ms, seq))
+  set_field(run, output_fields[name] or field_of(output_fields, 'o:', name), kept(payload, ms, seq))
   move(run, name, s, 'c')
 end
 
@@ -119,7 +119,7 @@ local function submitted(run, d, at, payload, ms, seq)
   run.number, run.slug = d.pl or 0, d.wf
   run.plan = plan_of(run.number)
   run.open = run.open + (run.plan and run.plan.n or 0)
-  run.priority, run.created = d.p or 0, at
+  run.priority, run.created = d.p or 0, format('%016d', at)
   run.available = d.v or at + (d.dl or 0)
   run.tags, run.key_hash = d.tg, not d.ix and d.ih
   if d.tm then
@@ -137,7 +137,7 @@ end
 
 local function run_started(run, at, slug)
   if slug and run.number == 0 and not run.slug then -- a history without its submission, whatever came before by time
-    run.slug, run.created = slug, at
+    run.slug, run.created = slug, format('%016d', at)
     set_field(run, 'w', slug)
   end
   run.status, run.started = 'r', at

@@ -11,6 +11,7 @@ local records -- idempotency records to set
 local kept_key, kept_answer -- of lib/once: the reply for a repeat of this call
 local running_key, ended_key
 local index_keys, queue_keys
+local score_texts -- many runs of a call end at the same time
 local broken
 local stored -- the run whose events were all written last
 
@@ -21,12 +22,18 @@ each_call(function()
   kept_key, kept_answer = nil, nil
   running_key, ended_key = prefix .. 'running', prefix .. 'ended'
   index_keys, queue_keys = {}, {}
+  score_texts = { [now] = now_text }
   broken, stored = nil, nil
 end)
 
 -- scores go as text: Redis formats a number argument with %.17g, at six times the cost
 local function score_text(score)
-  return score == now and now_text or format('%d', score)
+  local text = score_texts[score]
+  if not text then
+    text = format('%d', score)
+    score_texts[score] = text
+  end
+  return text
 end
 
 local function gather(into, key, a, b)
@@ -112,7 +119,7 @@ local function diff_run(run)
     if was_status then
       gather(removes, index[was_status], run.id)
     end
-    gather(adds, index[status], score_text(run.created), run.id)
+    gather(adds, index[status], run.created, run.id)
     if not live then
       ended_runs[#ended_runs + 1] = run.id
       if run.took then
@@ -133,7 +140,7 @@ local function diff_run(run)
   end
   if run.tags then
     for _, tag in ipairs(run.tags) do
-      gather(adds, prefix .. 'runs:' .. slug_of(run) .. ':tag:' .. tag, score_text(run.created), run.id)
+      gather(adds, prefix .. 'runs:' .. slug_of(run) .. ':tag:' .. tag, run.created, run.id)
     end
   end
   if run.key_hash then
@@ -151,7 +158,7 @@ local function diff_run(run)
   local stopped = was_live and not live
   for name, s in pairs(run.steps) do
     if s.dirty then
-      set_field(run, 's:' .. name, step_text(s))
+      set_field(run, step_fields[name] or field_of(step_fields, 's:', name), step_text(s))
       diff_step(run, name, s, was_live, live)
     elseif stopped then
       diff_step(run, name, s, was_live, live)

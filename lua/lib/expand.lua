@@ -49,7 +49,7 @@ do
     if LIVE[run.status] then -- roots of a delayed run wait as long as it does
       local first = call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
       local d = first and first[2][6] ~= '' and cmsgpack.unpack(first[2][6]) or {}
-      run.wait = d.v or (d.dl and run.created + d.dl) or nil
+      run.wait = d.v or (d.dl and tonumber(run.created) + d.dl) or nil
     end
     for _ = 1, EXPAND_CHUNKS do
       local names = run.plan and plan_chunk(run.plan, chunk) or (chunk == 0 and all_steps(run)) or nil

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 STATUSES = {"p": "pending", "r": "running", "c": "completed", "f": "failed", "x": "cancelled"}
 STEP_STATUSES = {"p": "pending", "s": "scheduled", "r": "running", "c": "completed", "f": "failed", "k": "skipped"}
-_HEADER = struct.Struct(">ccIbHIIIQQQQ")
+_HEADER = struct.Struct("<ccIbHIII16sddd")
+_STEP = struct.Struct("<cIbHHIddc")
 
 
 class Header(NamedTuple):
@@ -70,12 +71,11 @@ class StepField(NamedTuple):
 
 def parse_header(raw: bytes) -> Header:
     """The `h` field."""
-    status, failed, *rest = _HEADER.unpack(raw)
-    return Header(status.decode(), failed == b"f", *rest)
+    status, failed, plan, priority, attempt, waiting, active, done, *times = _HEADER.unpack(raw)
+    return Header(status.decode(), failed == b"f", plan, priority, attempt, waiting, active, done, *map(int, times))
 
 
 def parse_step(raw: bytes) -> StepField:
     """An `s:<step>` field."""
-    level, failures, crashes, unmet, at, ended = struct.unpack(">bHHIQQ", raw[4:-1])
-    attempt = int.from_bytes(raw[1:4], "big")
-    return StepField(raw[:1].decode(), attempt, level, failures, crashes, unmet, at, ended, raw[-1:].decode())
+    status, attempt, level, failures, crashes, unmet, at, ended, kind = _STEP.unpack(raw)
+    return StepField(status.decode(), attempt, level, failures, crashes, unmet, int(at), int(ended), kind.decode())
