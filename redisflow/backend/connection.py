@@ -341,8 +341,7 @@ class Server:
         if isinstance(self.client, Cluster):
             await self.client.refresh()
         elif self.location.kind == "sentinel":
-            found = await self.client.connection_pool.sentinel_manager.discover_master(self.location.service)
-            self._primary = (str(found[0]), int(found[1]))
+            self._primary = await self.client.connection_pool.sentinel_manager.discover_master(self.location.service)
 
     def blocking_client(self, address: Address) -> redis.Redis:
         """A synchronous client of one connection, for a thread of its own."""
