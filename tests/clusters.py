@@ -67,13 +67,14 @@ class TestCluster:
         replicas: of each primary.
         node_timeout: ms without an answer after which a node is taken for dead.
         replica_environment: environment variables of the replicas alone.
+        binary: the server program; default: that of all tests.
     """
 
     __test__ = False
 
     def __init__(
         self, *options: str, primaries: int = 3, replicas: int = 0, node_timeout: int = 1500,
-        replica_environment: dict[str, str] | None = None,
+        replica_environment: dict[str, str] | None = None, binary: str | None = None,
     ) -> None:  # fmt: skip
         self.nodes: list[Node] = []
         try:
@@ -83,7 +84,7 @@ class TestCluster:
                     Node(
                         "--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", str(node_timeout),
                         "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0", *options, tcp=True,
-                        environment=replica_environment if index >= primaries else None,
+                        binary=binary, environment=replica_environment if index >= primaries else None,
                     )
                 )  # fmt: skip
                 self.nodes[-1].bus = bus
@@ -123,9 +124,9 @@ class TestCluster:
         """Wait until every node that runs finds the cluster whole."""
         until(lambda: all(self._is_whole(node) for node in self.nodes if node.alive), timeout)
 
-    def in_step(self) -> None:
+    def in_step(self, timeout: float = 20) -> None:
         """Wait until every replica has what its primary has."""
-        until(lambda: all(_in_step(node) for node in self.nodes if node.alive and not node.is_primary), 20)
+        until(lambda: all(_in_step(node) for node in self.nodes if node.alive and not node.is_primary), timeout)
 
     def migrate(self, key: str, target: Node) -> None:
         """Move the slot of a key, with all that is in it, to another primary."""

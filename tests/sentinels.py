@@ -29,6 +29,8 @@ class Sentinels:
         )
         self.folder = Path(tempfile.mkdtemp(prefix="rf-"))
         self.ports = [free_port() for _ in range(count)]
+        for port in self.ports:
+            self._configure(port)
         self.processes = [self._start(port) for port in self.ports]
         until(lambda: all(self._is_ready(port, count) for port in self.ports), 30)
 
@@ -41,6 +43,17 @@ class Sentinels:
         with contextlib.closing(redis_sync.Redis(host="127.0.0.1", port=port)) as client:
             return client.execute_command(*words)
 
+    def stop(self, *numbers: int) -> None:
+        """SIGKILL of some of them."""
+        for number in numbers:
+            self.processes[number].kill()
+            self.processes[number].wait()
+
+    def start(self, number: int) -> None:
+        """One that was stopped, once it knows what it knew."""
+        self.processes[number] = self._start(self.ports[number])
+        until(lambda: self._is_ready(self.ports[number], len(self.ports)), 30)
+
     def close(self) -> None:
         for process in self.processes:
             process.terminate()
@@ -51,15 +64,18 @@ class Sentinels:
             file.unlink()
         self.folder.rmdir()
 
-    def _start(self, port: int) -> subprocess.Popen[bytes]:
-        file = self.folder / f"{port}.conf"
-        file.write_text(
+    def _configure(self, port: int) -> None:
+        (self.folder / f"{port}.conf").write_text(
             f"port {port}\nbind 127.0.0.1\ndir {self.folder}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 2\n"
             f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 10000\n"
         )
+
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        """A sentinel writes what it learns into its configuration, so it knows that when it starts again."""
         with (self.folder / f"{port}.log").open("ab") as log:
-            return subprocess.Popen([server_binary(), str(file), "--sentinel"], stdout=log, stderr=log)
+            command = [server_binary(), str(self.folder / f"{port}.conf"), "--sentinel"]
+            return subprocess.Popen(command, stdout=log, stderr=log)
 
     def _is_ready(self, port: int, count: int) -> bool:
         """It knows the replica and the other sentinels."""

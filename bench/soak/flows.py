@@ -1,6 +1,6 @@
 """What the soak runs: graphs whose steps fail, skip, dawdle and end well by a draw that depends on the input alone.
 
-Every execution writes a line `run step attempt` into the ledger before it does anything else.
+Every execution writes a line `run step time` into the ledger before it does anything else.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from typing import Any
 
 from redisflow import Fatal, Retry, Skip, StepContext, Workflow
@@ -20,7 +21,7 @@ def record(ctx: StepContext) -> None:
     global _ledger
     if _ledger is None:
         _ledger = os.open(os.environ["SOAK_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(_ledger, f"{ctx.run_id} {ctx.step_id} {ctx.attempt}\n".encode())
+    os.write(_ledger, f"{ctx.run_id} {ctx.step_id} {time.monotonic()}\n".encode())
 
 
 def draw(ctx: StepContext) -> random.Random:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 from bench.soak.flows import FLOWS, chain, diamond
 from redisflow import Client, Submission
-from redisflow.model.errors import RedisflowError, RunNotFound, TransitionRefused
+from redisflow.model.errors import NotReplicated, RedisflowError, RunNotFound, TransitionRefused
 
 FROM = {"chain": ["first", "second", "third"], "diamond": ["top", "left", "right", "join"]}
 
@@ -22,14 +23,16 @@ class Record:
         runs: id to slug of every run whose submission was acknowledged.
         keys: idempotency key to the run that was named for it.
         broken_keys: keys for which two runs were named.
-        cancelled: runs whose cancellation was acknowledged as such.
+        reruns: those of `runs` that came by a rerun, and when that was acknowledged; no replica confirmed them.
+        cancelled: runs whose cancellation was acknowledged as such, and when.
         refused: errors of calls, so that nothing is known of what these did, and how often each came.
     """
 
     runs: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     broken_keys: list[str] = field(default_factory=list)
-    cancelled: set[str] = field(default_factory=set)
+    reruns: dict[str, float] = field(default_factory=dict)
+    cancelled: dict[str, float] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
 
 
@@ -72,7 +75,7 @@ class Load:
             except (TransitionRefused, RunNotFound):
                 continue
             except RedisflowError as error:
-                self.record.refused[f"{type(error).__name__}: {str(error)[:120]}"] += 1
+                self.record.refused[f"{type(error).__name__}: {_gist(error)}"] += 1
             await asyncio.sleep(chance.uniform(0, 2 * self._pause))
 
     def _input(self) -> dict[str, int]:
@@ -107,7 +110,7 @@ class Load:
     async def _cancel(self, chance: random.Random) -> None:
         run_id = self._any(chance)
         if run_id and chance.random() < 0.5 and (await self._client.cancel(run_id, "the soak")).cancelled:
-            self.record.cancelled.add(run_id)
+            self.record.cancelled[run_id] = time.monotonic()
 
     async def _again(self, chance: random.Random) -> None:
         failed, _ = await self._client.runs(status=["failed"], limit=5)
@@ -120,3 +123,10 @@ class Load:
         if run_id and slug in (chain.slug, diamond.slug):
             run = await self._client.rerun(run_id, chance.choice(FROM[slug]))
             self.record.runs[run.id] = slug
+            self.record.reruns[run.id] = time.monotonic()
+
+
+def _gist(error: RedisflowError) -> str:
+    """What it says, without the ids that would make each one different."""
+    text = str(error)
+    return "not confirmed by a replica" if isinstance(error, NotReplicated) else text[:120]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import redis as redis_sync
-
+from bench.soak.servers import Servers
 from bench.soak.world import World
 
+S = TypeVar("S", bound=Servers)
 Say = Callable[[str], None]
+BEFORE, AFTER = 2.0, 5.0  # seconds: a step may begin late whose claim a failover lost
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Fault:
     until: float
 
 
-class Nemesis:
-    """Injects faults one after the other, in a thread of its own, with a pause between two.
+class Nemesis(Generic[S]):
+    """Injects faults one after the other, in a thread of its own, with a pause between two; here those of workers.
 
     Args:
         world: what suffers.
@@ -39,7 +40,7 @@ class Nemesis:
         say: told of each fault.
     """
 
-    def __init__(self, world: World, seed: int, say: Say) -> None:
+    def __init__(self, world: World[S], seed: int, say: Say) -> None:
         self.world = world
         self.faults: list[Fault] = []
         self._chance = random.Random(seed)
@@ -47,11 +48,11 @@ class Nemesis:
         self._stop = threading.Event()
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="nemesis", daemon=True)
-        self._kinds: list[Callable[[], str]] = [
-            self.kill_worker, self.kill_worker, self.freeze_worker, self.drain_worker, self.kill_reclaimer, self.kill_server,
-            self.kill_server, self.freeze_server, self.long_outage, self.cut_connections, self.flush_functions, self.hog,
-            self.read_only, self.kill_everyone,
+        self.kinds: list[Callable[[], str]] = [
+            self.kill_worker, self.kill_worker, self.freeze_worker, self.drain_worker, self.kill_reclaimer, self.kill_everyone,
         ]  # fmt: skip
+        self.failovers: list[Callable[[], str]] = []  # those of `kinds` by which a replica takes the place of a primary
+        self.took_over: list[Fault] = []
 
     def start(self) -> None:
         """Begin."""
@@ -68,6 +69,10 @@ class Nemesis:
         """How often each fault was injected."""
         return dict(sorted(Counter(fault.name for fault in self.faults).items()))
 
+    def near_failover(self, at: float) -> bool:
+        """Whether a replica took a primary's place about then, by the clock of `time.monotonic`."""
+        return any(fault.at - BEFORE <= at - self._began <= fault.until + AFTER for fault in self.took_over)
+
     @property
     def clock(self) -> float:
         """Seconds since the beginning."""
@@ -75,10 +80,12 @@ class Nemesis:
 
     def _run(self) -> None:
         while not self._stop.wait(self._chance.uniform(0.5, 3)):
-            kind = self._chance.choice(self._kinds)
+            kind = self._chance.choice(self.kinds)
             at = self.clock
             what = kind()
             self.faults.append(Fault(kind.__name__.replace("_", " "), at, self.clock))
+            if kind in self.failovers:
+                self.took_over.append(self.faults[-1])
             self._say(f"{at:7.2f} s  {kind.__name__.replace('_', ' ')}{what}, healed after {self.clock - at:.2f} s")
 
     def _pause(self, low: float, high: float) -> str:
@@ -123,68 +130,4 @@ class Nemesis:
             child.kill()
         for child in children:
             child.start()
-        return ""
-
-    def kill_server(self) -> str:
-        """SIGKILL of Redis; what it acknowledged is in the kernel's hands."""
-        self.world.server.kill()
-        self._pause(0, 2)
-        self.world.server.start()
-        self.world.await_server()
-        return ""
-
-    def freeze_server(self) -> str:
-        """SIGSTOP of Redis for less than a threshold."""
-        self.world.server.freeze()
-        self._pause(0.1, 2)
-        self.world.server.thaw()
-        return ""
-
-    def long_outage(self) -> str:
-        """Redis away for longer than the stale threshold: no crash of the workers."""
-        self.world.server.freeze()
-        self._pause(4, 7)
-        self.world.server.thaw()
-        return ""
-
-    def cut_connections(self) -> str:
-        """Every connection breaks, some tens of times."""
-        with self.world.control() as control:
-            for _ in range(self._chance.randrange(1, 40)):
-                with contextlib.suppress(redis_sync.RedisError):
-                    control.execute_command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
-                self._pause(0, 0.05)
-        return ""
-
-    def flush_functions(self) -> str:
-        """The library is gone, again and again."""
-        with self.world.control() as control:
-            for _ in range(100):
-                control.function_flush()
-                self._pause(0, 0.01)
-        return ""
-
-    def hog(self) -> str:
-        """Somebody's endless script: BUSY."""
-
-        def run() -> None:
-            with self.world.control() as control, contextlib.suppress(redis_sync.RedisError):
-                control.eval("while true do end", 0)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        self._pause(0.3, 1.5)
-        with self.world.control() as control:
-            while thread.is_alive():
-                with contextlib.suppress(redis_sync.RedisError):
-                    control.script_kill()
-                thread.join(0.05)
-        return ""
-
-    def read_only(self) -> str:
-        """A role taken away and given back."""
-        with self.world.control() as control:
-            control.replicaof("127.0.0.1", 1)
-            self._pause(0.2, 2)
-            control.replicaof("NO", "ONE")
         return ""

@@ -14,7 +14,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -74,6 +74,7 @@ _PASSING_WORDS = (
 _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
 
 
+SCANNED = 500  # keys looked at in one page
 _IN_PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: \W*")
 
 
@@ -220,7 +221,7 @@ class Server:
         told = False
         while True:
             try:
-                return await _heeding_cancel(call)
+                return await heeding_cancel(call)
             except (RedisError, OSError) as error:
                 if not is_passing(error) or backoff.over:
                     raise explain(error, self.url) from error
@@ -295,7 +296,7 @@ class Server:
             if self._line is not None:
                 return await self._line.call(*command.split(), *words)
             node = {"target_nodes": self.client.get_node_from_key(keys.meta)} if self.clustered else {}
-            return await _heeding_cancel(lambda: self.client.execute_command(command, *words, **node))
+            return await heeding_cancel(lambda: self.client.execute_command(command, *words, **node))
 
         await ask("FUNCTION LOAD", "REPLACE", library.text)
         with contextlib.suppress(ResponseError):  # tidying up
@@ -307,7 +308,36 @@ class Server:
         if self._line is not None:
             found: list[Any] = await self._line.call(*words)
             return found
-        return await _heeding_cancel(lambda: self.client.execute_command(*words))
+        return await heeding_cancel(lambda: self.client.execute_command(*words))
+
+    async def scan(self, prefix: str, *, kind: str | None = None) -> AsyncIterator[str]:
+        """Keys with a prefix, which holds a hash tag, some of them twice; each page is ridden out like any read.
+
+        A cursor means nothing to another node: where the partition moves or a replica takes over, the walk begins anew.
+
+        Args:
+            prefix: as it stands in the keys.
+            kind: of value, as TYPE calls it; None for all.
+        """
+        match, cursor = "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix) + "*", 0
+        asked = ""
+
+        async def page() -> tuple[Any, list[bytes]]:
+            nonlocal asked, cursor
+            node = self.client.get_node_from_key(prefix) if self.clustered else None
+            where = {} if node is None else {"target_nodes": node}
+            if node is not None and node.name != asked:
+                asked, cursor = node.name, 0
+            found: tuple[Any, list[bytes]] = await self.client.scan(cursor, match, SCANNED, _type=kind, **where)
+            return found
+
+        while True:
+            after, keys = await self.retry(page)
+            cursor = next(iter(after.values())) if isinstance(after, dict) else after
+            for key in keys:
+                yield key.decode()
+            if not cursor:
+                return
 
     async def address_of(self, key: str) -> Address:
         """Address of the node that holds a key."""
@@ -339,10 +369,10 @@ class Server:
     async def refresh_topology(self) -> None:
         """Learn anew which node holds which slot, or which is the primary; nothing on a standalone server."""
         if isinstance(self.client, Cluster):
-            await self.client.refresh()
+            await heeding_cancel(self.client.refresh)
         elif self.location.kind == "sentinel":
-            found = await self.client.connection_pool.sentinel_manager.discover_master(self.location.service)
-            self._primary = (str(found[0]), int(found[1]))
+            sentinels = self.client.connection_pool.sentinel_manager
+            self._primary = await heeding_cancel(lambda: sentinels.discover_master(self.location.service))
 
     def blocking_client(self, address: Address) -> redis.Redis:
         """A synchronous client of one connection, for a thread of its own."""
@@ -370,7 +400,7 @@ def _library_names(listed: Any) -> Iterator[str]:
             yield from _library_names(each)
 
 
-async def _heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
+async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
     """Await a call of the client; a cancellation is raised even where the client would lose it.
 
     The client sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes as the sending ends.

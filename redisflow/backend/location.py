@@ -21,9 +21,9 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from redisflow.model.errors import ServerUnavailable
 
@@ -145,7 +145,7 @@ def _under_sentinel(location: Location, **options: Any) -> Redis:
     given.pop("host"), given.pop("port")
     tls = given.pop("connection_class", None) is SSLConnection
     common = {name: value for name, value in given.items() if name.startswith("ssl_")}
-    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+    sentinels = Sentinels(  # type: ignore[no-untyped-call]
         location.hosts, sentinel_kwargs={
             **common, **location.sentinel_login, "ssl": tls, "retry": Retry(NoBackoff(), 0),
             "socket_timeout": ANSWER_WITHIN, "socket_connect_timeout": ANSWER_WITHIN,
@@ -153,6 +153,36 @@ def _under_sentinel(location: Location, **options: Any) -> Redis:
     )  # fmt: skip
     client: Redis = sentinels.master_for(location.service)
     return client
+
+
+class Sentinels(Sentinel):
+    """The library's sentinels, of which none gets lost.
+
+    The library moves the sentinel that answered to the front of its list. Where two callers do so at once, one sentinel stands in
+    the list twice and another no more: its connections stay open, and once the others are gone, so is the primary.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Address of the primary, from the first sentinel that knows one.
+
+        Raises:
+            MasterNotFoundError: none does; says what each said.
+        """
+        said = []
+        for sentinel in tuple(self.sentinels):
+            try:
+                known: dict[str, Any] = await sentinel.sentinel_masters()  # type: ignore[assignment]
+            except (ConnectionError, TimeoutError) as error:
+                why = str(error)
+            else:
+                state = known.get(service_name)
+                if state and self.check_master_state(state, service_name):
+                    self.sentinels.sort(key=lambda other: other is not sentinel)
+                    return str(state["ip"]), int(state["port"])
+                why = "holds it for dead" if state else "does not watch it"
+            at = sentinel.connection_pool.connection_kwargs
+            said.append(f"{at['host']}:{at['port']} {why}")
+        raise MasterNotFoundError(f"no sentinel knows a primary of {service_name!r}: {'; '.join(said)}")
 
 
 class Cluster(RedisCluster):

@@ -104,7 +104,7 @@ async def _measure(client: Client, count: int) -> dict[str, Any]:
 
 async def _round_trip(client: Client) -> float:
     began = asyncio.get_running_loop().time()
-    await client.backend.client.ping()
+    await client.backend.server_time()
     return asyncio.get_running_loop().time() - began
 
 

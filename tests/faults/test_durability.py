@@ -61,6 +61,15 @@ async def test_a_confirmed_run_is_on_the_replica(pair: tuple[TestServer, TestSer
             assert await client.result(run.id, timeout=20) == 2 * number + 1
 
 
+async def test_a_primary_that_lost_its_role_confirms_nothing(pair: tuple[TestServer, TestServer], sure: Client) -> None:
+    run = await sure.submit(brisk, 1)
+    with pair[0].client() as control:
+        control.replicaof("127.0.0.1", str(pair[1].port))
+    with pytest.raises(NotReplicated) as caught:
+        await sure.backend.confirm_replicated([run.id], timeout_us=300_000)
+    assert caught.value.run_ids == (run.id,)
+
+
 async def test_a_replica_that_hangs_is_told(pair: tuple[TestServer, TestServer], sure: Client) -> None:
     replica = pair[1].process
     assert replica is not None

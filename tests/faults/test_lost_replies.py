@@ -12,6 +12,9 @@ import pytest
 
 from redisflow import Client, Settings, Worker, Workflow
 from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.purge import purge
+from redisflow.backend.redis.transfer import export_runs
+from redisflow.backend.redis.verify import Verifier
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Claim, Submission
 from tests.conftest import TestServer, assert_consistent, eventually
@@ -248,3 +251,17 @@ async def test_an_outcome_survives_the_worst_moment(through: Settings, proxy: Pr
         types = Counter(event["type"] for event in await client.backend.load_wire_events(run.id))
         assert (proxy.dropped, types["StepStarted"], types["StepCompleted"]) == (3, 2, 2)
         await assert_consistent(client.backend)
+
+
+async def test_walks_over_all_keys_are_ridden_out(through: Settings, proxy: Proxy) -> None:
+    async with Client(settings=through) as client:
+        runs = await client.submit_many(flow, range(1200))
+        before = proxy.dropped
+        proxy.rule = Nth(["SCAN", "TTL", "UNLINK"], DROP, every=2)
+        exported = {wire["runId"] async for wire in export_runs(client.backend) if wire["type"] == "RunSubmitted"}
+        assert exported == {run.id for run in runs}
+        assert not [violation async for violation in Verifier(client.backend).check()]
+        await purge(client.backend)
+        assert proxy.dropped > before + 5
+        proxy.rule = lambda _: PASS
+        assert not [key async for key in client.backend.client.scan_iter(match=f"{{{through.namespace}*", count=1000)]

@@ -50,6 +50,31 @@ async def test_one_sentinel_that_is_gone_is_passed_over(sentinels: Sentinels) ->
         assert await client.backend.backend_ready()
 
 
+async def test_no_sentinel_is_forgotten(sentinels: Sentinels) -> None:
+    """Many ask at once and pass over the first; when that one alone is left, it is asked."""
+    async with Client(settings=spread_settings(sentinels.url, partitions=1)) as client:
+        backend = client.backend
+        await asyncio.to_thread(sentinels.stop, 0)
+        await asyncio.gather(*(backend.server.refresh_topology() for _ in range(20)))
+        await asyncio.to_thread(sentinels.start, 0)
+        await asyncio.to_thread(sentinels.stop, 1, 2)
+        await backend.server.refresh_topology()
+        assert await backend.backend_ready()
+
+
+async def test_a_cancelled_look_for_the_primary_ends(sentinels: Sentinels) -> None:
+    """At whatever point it is cancelled: the library's sending loses some cancellations on Python 3.11."""
+    async with Client(settings=spread_settings(sentinels.url, partitions=1)) as client:
+        for ticks in range(1, 30):
+            for _ in range(20):
+                looking = asyncio.create_task(client.backend.server.refresh_topology())
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                if looking.cancel():
+                    await asyncio.wait([looking])
+                    assert looking.cancelled()
+
+
 async def test_a_service_that_no_sentinel_knows_is_named(sentinels: Sentinels) -> None:
     with pytest.raises(ServerUnavailable, match="other"):
         await Client(sentinels.url.replace("mymaster", "other")).open(deadline="300ms")

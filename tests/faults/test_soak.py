@@ -14,7 +14,8 @@ from tests.faults.harness import ROOT
 
 
 @pytest.mark.slow
-def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("servers", [[], ["--cluster"]], ids=["standalone", "cluster"])
+def test_a_short_soak_finds_nothing(tmp_path: Path, servers: list[str]) -> None:
     report = tmp_path / "report.json"
     command = [
         sys.executable,
@@ -30,7 +31,7 @@ def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
         str(report),
     ]
     done = subprocess.run(
-        [*command, "--server", server_binary()], cwd=ROOT, capture_output=True, text=True, timeout=110
+        [*command, *servers, "--server", server_binary()], cwd=ROOT, capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(report.read_text())

@@ -12,6 +12,8 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
+from redis.exceptions import RedisError
+
 from redisflow.backend.channel import open_channel
 from redisflow.backend.redis.core import RedisCore
 from redisflow.model.errors import NotReplicated
@@ -64,12 +66,10 @@ class Durability(RedisCore):
             probe = channel.call("SET", keys.once(secrets.token_hex(8)), "", "PX", str(PROBE_MS))
             confirmed = channel.call("WAIT", str(replicas), str(timeout_ms))
             async with asyncio.timeout(timeout_ms / 1000 + GRACE):
-                found = await asyncio.gather(*there)
-                await probe
-                enough = await confirmed >= replicas
-        except (OSError, TimeoutError):
+                *found, _, count = await asyncio.gather(*there, probe, confirmed)
+        except (OSError, RedisError):  # the line broke, or the node no longer serves the partition
             return [], run_ids
         finally:
             channel.close()
         missing = [run_id for run_id, exists in zip(run_ids, found, strict=True) if not exists]
-        return missing, [] if enough else run_ids
+        return missing, [] if count >= replicas else run_ids

@@ -10,11 +10,13 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from redisflow.backend import keys as k
+from redisflow.backend.connection import heeding_cancel
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.core import check_server
 from redisflow.backend.redis.events import TERMINAL
@@ -242,7 +244,7 @@ async def _config(backend: RedisBackend) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in WANTED_CONFIG:
         try:
-            found.update(_one(await backend.client.config_get(name)))
+            found.update(_one(await heeding_cancel(partial(backend.client.config_get, name))))
         except (RedisError, OSError):  # managed servers forbid CONFIG; what cannot be read is told as such
             return {}
     return found

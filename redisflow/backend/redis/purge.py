@@ -6,6 +6,9 @@ the server is never touched.
 
 from __future__ import annotations
 
+from functools import partial
+
+from redisflow.backend import keys as k
 from redisflow.backend.redis.core import RedisCore
 
 PAGE = 500
@@ -17,14 +20,14 @@ async def purge(backend: RedisCore) -> int:
     Returns:
         How many keys there were.
     """
-    client, deleted = backend.client, 0
-    for tag in (f"{{{backend.namespace}}}:", f"{{{backend.namespace}:"):
-        page: list[bytes] = []
-        async for key in client.scan_iter(match=f"{tag}*", count=PAGE):
+    server, deleted = backend.server, 0
+    for prefix in (k.layout(backend.namespace).removesuffix("layout"), *(keys.prefix for keys in backend.partitions)):
+        page: list[str] = []
+        async for key in server.scan(prefix):
             page.append(key)
             if len(page) == PAGE:
-                deleted += await client.unlink(*page)
+                deleted += await server.retry(partial(backend.client.unlink, *page))
                 page = []
         if page:
-            deleted += await client.unlink(*page)
+            deleted += await server.retry(partial(backend.client.unlink, *page))
     return deleted

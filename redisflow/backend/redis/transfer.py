@@ -103,8 +103,8 @@ async def _all_ids(backend: Events) -> AsyncIterator[list[str]]:
     for keys in backend.partitions:
         prefix = f"{keys.prefix}run:"
         page: list[str] = []
-        async for key in backend.client.scan_iter(match=f"{prefix}*", count=PAGE, _type="HASH"):
-            run_id = key.decode().removeprefix(prefix)
+        async for key in backend.server.scan(prefix, kind="hash"):
+            run_id = key.removeprefix(prefix)
             if run_id not in seen:
                 seen.add(run_id)
                 page.append(run_id)

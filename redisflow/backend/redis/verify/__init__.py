@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
@@ -21,7 +22,7 @@ from redisflow.backend.redis.verify.expected import (
     check_progress,
     places,
 )
-from redisflow.backend.redis.verify.members import Members, literal
+from redisflow.backend.redis.verify.members import Members
 from redisflow.backend.replies import Reply
 from redisflow.codec import decode_payload, unpack
 from redisflow.model.derived import Entry, StepPlan, fold_run
@@ -76,8 +77,8 @@ class Verifier:
             page.clear()
             return [violation for violations in found for violation in violations]
 
-        async for key in backend.client.scan_iter(match=literal(prefix) + "*", count=500, _type="HASH"):
-            run_id = key.decode()[len(prefix) :]
+        async for key in backend.server.scan(prefix, kind="hash"):
+            run_id = key[len(prefix) :]
             if run_id in seen or backend.partition(run_id) != partition:
                 continue  # what is misplaced is found among the keys
             seen.add(run_id)
@@ -91,12 +92,12 @@ class Verifier:
     async def _check_namespace(self) -> AsyncIterator[Violation]:
         backend = self._backend
         prefix = f"{{{backend.namespace}}}:"
-        async for key in backend.client.scan_iter(match=literal(prefix) + "*", count=500):
-            name = key.decode()[len(prefix) :]
+        async for key in backend.server.scan(prefix):
+            name = key[len(prefix) :]
             if name in _NAMESPACE_KEYS or name.startswith("versions:"):
                 continue
-            if await backend.client.ttl(key) == -1:
-                yield Violation("", "key", f"{key.decode()} belongs to nothing, and has no TTL")
+            if await backend.server.retry(partial(backend.client.ttl, key)) == -1:
+                yield Violation("", "key", f"{key} belongs to nothing, and has no TTL")
 
     async def check_run(self, run_id: str) -> list[Violation]:
         """Violations of one run; it is read again for as long as it moves."""

@@ -59,11 +59,6 @@ class Member(NamedTuple):
     entry: str = ""
 
 
-def literal(prefix: str) -> str:
-    """A key prefix as a glob that matches just itself."""
-    return "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix)
-
-
 class Members:
     """Reverse checks of one partition.
 
@@ -81,11 +76,11 @@ class Members:
 
     async def check(self) -> AsyncIterator[Violation]:
         """Keys and members that belong to nothing."""
-        client, prefix = self._backend.client, self._keys.prefix
+        prefix = self._keys.prefix
         sets: list[str] = []
         page: list[str] = []
-        async for key in client.scan_iter(match=literal(prefix) + "*", count=PAGE):
-            name = key.decode()[len(prefix) :]
+        async for key in self._backend.server.scan(prefix):
+            name = key[len(prefix) :]
             if self._reader(name) is not None:
                 sets.append(name)
             elif name not in _OWNED:
@@ -201,13 +196,10 @@ class Members:
         return None
 
     async def _check_set(self, name: str) -> AsyncIterator[Violation]:
-        client, key, reader = self._backend.client, self._keys.prefix + name, self._reader(name)
+        key, reader = self._keys.prefix + name, self._reader(name)
         assert reader is not None
-        cursor = 0
-        while True:
-            scan = partial(client.zscan, key, cursor, count=PAGE)
-            cursor, page = await self._backend.server.retry(scan)
-            members = [raw.decode() for raw, _ in page if raw != k.RUNNING_ANCHOR.encode()]
+        async for page in self._scan_set(key):
+            members = [member for member in page if member != k.RUNNING_ANCHOR]
             read = [reader(member) for member in members]
             found = await self._atomically(*(partial(self._ask, member) for member in read)) if read else []
             for member, asked, hash_, entries in zip(members, read, found[::2], found[1::2], strict=True):
@@ -215,6 +207,13 @@ class Members:
                 if not asked.holds(said) and not await self._belongs(key, member, asked):
                     message = f"{member} stands in {key}, but its run does not say so"
                     yield Violation(asked.run_id, "member", message, place=(key, member))
+
+    async def _scan_set(self, key: str) -> AsyncIterator[list[str]]:
+        """Members of a sorted set, page by page, some of them twice."""
+        client, cursor = self._backend.client, 0
+        while True:
+            cursor, page = await self._backend.server.retry(partial(client.zscan, key, cursor, count=PAGE))
+            yield [raw.decode() for raw, _ in page]
             if not cursor:
                 return
 
@@ -252,11 +251,10 @@ class Members:
         return False
 
     async def _check_levels(self) -> AsyncIterator[Violation]:
-        client, keys = self._backend.client, self._keys
+        keys = self._keys
         prefix = keys.prefix + "scheduled:"
-        known = {member.decode() async for member, _ in client.zscan_iter(keys.levels, count=PAGE)}
-        async for key in client.scan_iter(match=literal(prefix) + "*", count=PAGE):
-            known.add(key.decode()[len(prefix) :])
+        known = {member async for page in self._scan_set(keys.levels) for member in page}
+        known.update([key[len(prefix) :] async for key in self._backend.server.scan(prefix)])
         for member in sorted(known):
             for _ in range(LOOKS):
                 head, score = await self._atomically(
