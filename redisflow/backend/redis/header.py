@@ -11,6 +11,8 @@ from typing import NamedTuple
 STATUSES = {"p": "pending", "r": "running", "c": "completed", "f": "failed", "x": "cancelled"}
 STEP_STATUSES = {"p": "pending", "s": "scheduled", "r": "running", "c": "completed", "f": "failed", "k": "skipped"}
 _HEADER = struct.Struct("<ccIbHIII16sddd")
+MALFORMED = (struct.error, ValueError, OverflowError)
+"""What parsing raises of bytes that no script wrote."""
 _STEP = struct.Struct("<cIbHHIddc")
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from redisflow.backend.keys import Keys
-from redisflow.backend.redis.header import STATUSES, STEP_STATUSES, Header, StepField, parse_header, parse_step
+from redisflow.backend.redis.header import (
+    MALFORMED,
+    STATUSES,
+    STEP_STATUSES,
+    Header,
+    StepField,
+    parse_header,
+    parse_step,
+)
 from redisflow.model.derived import Entry, RunFold, StepFold, StepPlan
 from redisflow.model.invariants import Violation
 
@@ -145,5 +152,5 @@ def _parse_field(name: str, raw: bytes) -> object:
         if name == "h":
             return parse_header(raw)
         return parse_step(raw) if name.startswith("s:") else raw.decode()
-    except (struct.error, UnicodeDecodeError):
+    except MALFORMED:
         return raw

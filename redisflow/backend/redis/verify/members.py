@@ -6,14 +6,13 @@ fit is looked at again alone, member and run in one transaction, since under liv
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.header import STATUSES, Header, StepField, parse_header, parse_step
+from redisflow.backend.redis.header import MALFORMED, STATUSES, Header, StepField, parse_header, parse_step
 from redisflow.codec import unpack
 from redisflow.model.derived import StepPlan
 from redisflow.model.invariants import Violation
@@ -231,7 +230,7 @@ class Members:
         try:
             header = parse_header(raw_header) if raw_header else None
             step = parse_step(raw_step) if raw_step else None
-        except (struct.error, UnicodeDecodeError):
+        except MALFORMED:
             header = step = None  # the check of the run itself tells it
         slug, plan = await self._plan(self._partition, header.plan) if header else ("", {})
         slug = slug or (raw_slug or b"-").decode()
