@@ -102,7 +102,7 @@ class Dispatcher:
             if lane is not None:
                 self._send(link, lane, [], woken=True)
         else:
-            self._schedule_pump()
+            self.pump()  # at once: another round of the loop costs a call of the system
 
     def report(self, job: Job, kind: str, data: bytes, payload: str | bytes = b"", how: str = "") -> None:
         """Send the outcome of a job with the next turn; its slot is free from now on.

@@ -234,3 +234,23 @@ async def test_an_aof_without_its_tail(settings: Settings) -> None:
 
 async def _all_ended(client: Client) -> bool:
     return (await client.runs(status=["pending", "running"], limit=1))[1] == 0
+
+
+async def test_functions_that_a_full_server_takes_no_more_are_waited_for(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = TestServer()
+    control = server.client()
+    async with Client(settings=settings.model_copy(update={"url": server.url})) as client:
+        async with Worker(client, [brisk]) as worker:
+            await eventually(lambda: worker.asleep)
+            control.config_set("maxmemory", 1)
+            control.function_flush()
+            await eventually(lambda: "the functions cannot be loaded" in caplog.text)
+            with pytest.raises(ServerUnavailable, match="out of memory"):
+                await client.submit(brisk, 1)
+            control.config_set("maxmemory", 0)
+            assert await (await client.submit(brisk, 2)).result(timeout=20) == 5
+        await assert_consistent(client.backend)
+    control.close()
+    server.close()
