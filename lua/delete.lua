@@ -17,6 +17,9 @@ elseif LIVE[run.status] then
   return { NOT_ENDED }
 elseif call('ZSCORE', prefix .. 'expand', run_id) then
   expand_one()
+  if torn then
+    return { TORN }
+  end
   commit()
   return { MORE }
 end

@@ -17,7 +17,8 @@ for i = leases, #ARGV, 3 do
   local run, code = load_run(ARGV[i], ARGV[i + 1]), OK
   local s = run and run.steps[ARGV[i + 1]]
   if not run then
-    code = GONE
+    -- half a partition: the step runs on, and nobody takes it back meanwhile
+    code = call('ZSCORE', prefix .. 'running', ARGV[i] .. '|' .. ARGV[i + 1]) and OK or GONE
   elseif not LIVE[run.status] then
     code = RUN_ENDED
   elseif s.status ~= 'r' or s.lease ~= tonumber(ARGV[i + 2]) then

@@ -104,6 +104,9 @@ for _, what in ipairs(taken) do
   end
 end
 expand_one()
+if torn then
+  return { TORN }
+end
 local answer = keep({ OK, kept, more, grace })
 commit()
 notify()

@@ -28,6 +28,9 @@ elseif not run.plan then
   return { NO_PLAN }
 elseif call('ZSCORE', prefix .. 'expand', run_id) then
   expand_one() -- members of its last attempt are still being taken away
+  if torn then
+    return { TORN }
+  end
   commit()
   return { MORE }
 end

@@ -21,7 +21,11 @@ local earlier = repeated(request)
 if earlier then
   return earlier
 end
-local answer = keep({ settle(run_id, step, lease, 'k', data, payload, how), now })
+local code = settle(run_id, step, lease, 'k', data, payload, how)
+if torn then
+  return { TORN }
+end
+local answer = keep({ code, now })
 commit()
 notify()
 return answer

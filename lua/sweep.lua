@@ -36,6 +36,8 @@ for _, member in ipairs(late) do
     else
       drop(run, why)
     end
+  elseif id and not run then
+    return { TORN }
   elseif id then
     gather(removes, prefix .. 'deadlines', member)
   end

@@ -68,6 +68,9 @@ do
   until ok
 end
 expand_one()
+if torn then
+  return { TORN }
+end
 
 local serves = {}
 for queue in string.gmatch(queues, '[^,]+') do

@@ -144,6 +144,15 @@ class TestCluster:
         for node in (target, source, *(n for n in self.primaries if n not in (target, source))):
             node.ask("CLUSTER SETSLOT", slot, "NODE", target.id)
 
+    def tear(self, keys: list[str], target: Node) -> None:
+        """Move some keys of a slot and give up in the middle, as after a failover that forgets the migration."""
+        source, slot = self.owner(keys[0]), key_slot(keys[0].encode())
+        target.ask("CLUSTER SETSLOT", slot, "IMPORTING", source.id)
+        source.ask("CLUSTER SETSLOT", slot, "MIGRATING", target.id)
+        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (source, target):
+            node.ask("CLUSTER SETSLOT", slot, "STABLE")
+
     def close(self) -> None:
         for node in self.nodes:
             with contextlib.suppress(ProcessLookupError):

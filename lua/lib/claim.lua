@@ -2,10 +2,10 @@
 -- @include lib/advance
 -- @include lib/commit
 local BUDGET = 4194304 -- bytes of payloads one call gives back; what goes over is fetched by the worker
-local torn, spent
+local spent
 
 each_call(function()
-  torn, spent = false, 0
+  spent = 0
 end)
 
 -- a stored payload as a claim gives it: "=<text>" where it fits the budget, else "@<event id>"

@@ -41,9 +41,7 @@ do
     expanding = id
     local run = load_run(id, '')
     if not run or run.expand then
-      if not run then
-        gather(removes, prefix .. 'expand', id)
-      end
+      torn = torn or not run
       return
     end
     if LIVE[run.status] then -- roots of a delayed run wait as long as it does

@@ -137,6 +137,7 @@ local SETTLE = {
 local function settle(id, name, lease, kind, data, payload, how)
   local run = load_run(id, name)
   if not run then
+    torn = torn or call('ZSCORE', prefix .. 'running', id .. '|' .. name)
     return GONE
   end
   local s = run.steps[name]

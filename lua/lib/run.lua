@@ -8,6 +8,7 @@
 -- docs/architecture.md says what each part means.
 -- @include lib/plan
 local runs, any_dropped
+local torn -- a member says that there is a run, and its hash is missing: half a partition, where nothing may be written
 local LIVE = { p = true, r = true }
 local ENDED = { c = true, f = true, k = true }
 local ACTIVE = { s = true, r = true }
@@ -21,7 +22,7 @@ local struct_pack, struct_unpack = struct.pack, struct.unpack
 local INLINE = 62 -- longest payload kept in the hash: a field over 64 bytes turns the hash from a listpack into a table
 
 each_call(function()
-  runs, any_dropped = {}, false
+  runs, any_dropped, torn = {}, false, false
 end)
 
 -- was_*: what the hash said when the run was loaded. events: type, step, data, payload in turn.

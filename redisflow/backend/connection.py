@@ -14,7 +14,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -74,7 +74,6 @@ _PASSING_WORDS = (
 _LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
 
 
-SCANNED = 500  # keys looked at in one page
 _IN_PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: \W*")
 
 
@@ -309,35 +308,6 @@ class Server:
             found: list[Any] = await self._line.call(*words)
             return found
         return await heeding_cancel(lambda: self.client.execute_command(*words))
-
-    async def scan(self, prefix: str, *, kind: str | None = None) -> AsyncIterator[str]:
-        """Keys with a prefix, which holds a hash tag, some of them twice; each page is ridden out like any read.
-
-        A cursor means nothing to another node: where the partition moves or a replica takes over, the walk begins anew.
-
-        Args:
-            prefix: as it stands in the keys.
-            kind: of value, as TYPE calls it; None for all.
-        """
-        match, cursor = "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix) + "*", 0
-        asked = ""
-
-        async def page() -> tuple[Any, list[bytes]]:
-            nonlocal asked, cursor
-            node = self.client.get_node_from_key(prefix) if self.clustered else None
-            where = {} if node is None else {"target_nodes": node}
-            if node is not None and node.name != asked:
-                asked, cursor = node.name, 0
-            found: tuple[Any, list[bytes]] = await self.client.scan(cursor, match, SCANNED, _type=kind, **where)
-            return found
-
-        while True:
-            after, keys = await self.retry(page)
-            cursor = next(iter(after.values())) if isinstance(after, dict) else after
-            for key in keys:
-                yield key.decode()
-            if not cursor:
-                return
 
     async def address_of(self, key: str) -> Address:
         """Address of the node that holds a key."""

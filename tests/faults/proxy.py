@@ -2,8 +2,8 @@
 
 A rule looks at each piece that a client sends and says what becomes of it: `PASS`, `CUT` (the connection
 breaks before the server sees it), `DROP` (the server acts on it, and the connection breaks before the answer
-arrives), `WAIT` (it goes on when `gate` is set). Besides, answers can be held back, and every connection can
-be cut.
+arrives), `WAIT` (it goes on when `gate` is set), `SWALLOW` (it never arrives, nor does what follows it, and the connection
+stays open). Besides, answers can be held back or swallowed, and every connection can be cut.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-PASS, CUT, DROP, WAIT = "pass", "cut", "drop", "wait"
+PASS, CUT, DROP, WAIT, SWALLOW = "pass", "cut", "drop", "wait", "swallow"
 Rule = Callable[[bytes], str]
 
 
@@ -25,6 +25,7 @@ class Proxy:
         self.path = path
         self.rule: Rule = lambda _: PASS
         self.dropped = 0
+        self.mute = False  # answers are swallowed, and all that follow on that connection
         self.gate = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
@@ -99,9 +100,14 @@ class Proxy:
         server: asyncio.StreamWriter,
         lost: asyncio.Event,
     ) -> None:
+        deaf = False
         try:
             while data := await reader.read(2**20):
                 verdict = self.rule(data)
+                deaf = deaf or verdict == SWALLOW
+                if deaf:
+                    self.dropped += 1
+                    continue
                 if verdict == CUT:
                     self.dropped += 1
                     break
@@ -125,8 +131,13 @@ class Proxy:
         server: asyncio.StreamWriter,
         lost: asyncio.Event,
     ) -> None:
+        mute = False
         try:
             while data := await reader.read(2**20):
+                mute = mute or self.mute
+                if mute:
+                    self.dropped += 1
+                    continue
                 await self._open.wait()
                 if lost.is_set():
                     self.dropped += 1

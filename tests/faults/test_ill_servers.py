@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +134,39 @@ async def test_no_disk(settings: Settings, own: TestServer) -> None:
         await asyncio.to_thread(until, lambda: control.info("persistence")["rdb_last_bgsave_status"] == "ok")
         control.config_set("save", "")
     control.close()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk of 64 MB."""
+    folder = Path(tempfile.mkdtemp(prefix="rf-"))
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs", str(folder)]
+    mounted = subprocess.run(mounting, check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip(f"a tmpfs may not be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+    folder.rmdir()
+
+
+async def test_a_disk_that_is_full(settings: Settings, small_disk: Path) -> None:
+    """The AOF can't be written: nothing is acknowledged, and where there is room again all goes on."""
+    server = TestServer("--appendonly", "yes", "--appendfsync", "everysec", folder=small_disk)
+    try:
+        async with under_load(settings, server, 2000, "cannot persist to disk") as client:
+            filler = small_disk / "filler"
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            with server.client() as control:
+                await asyncio.to_thread(until, lambda: control.info("persistence")["aof_last_write_status"] == "err")
+                with pytest.raises(ServerUnavailable, match=r"cannot persist to disk.*nothing was written"):
+                    await client.submit(brisk, 1)
+                filler.unlink()
+                await asyncio.to_thread(until, lambda: control.info("persistence")["aof_last_write_status"] == "ok")
+    finally:
+        server.close()
 
 
 def _refuses(control: Any, word: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from redisflow.settings import Settings
 log = logging.getLogger("redisflow.backend")
 SCHEMA = 1
 OLDEST = (7, 0, 0)
+SCANNED = 500  # keys looked at in one page
 READY_DEADLINE = 1_000_000  # µs that `backend_ready` rides out a fault
 
 
@@ -125,6 +127,35 @@ class RedisCore:
 
         clocks = await self.server.retry(read)
         return max(max(int(float(clock or 0)), time + int(float(skew or 0))) for clock, skew in clocks)
+
+    async def scan_keys(self, prefix: str, *, kind: str | None = None) -> AsyncIterator[str]:
+        """Keys with a prefix, which holds a hash tag, some of them twice; each page is ridden out like any read.
+
+        A cursor means nothing to another node: where the partition moves or a replica takes over, the walk begins anew.
+
+        Args:
+            prefix: as it stands in the keys.
+            kind: of value, as TYPE calls it; None for all.
+        """
+        match, cursor = "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix) + "*", 0
+        asked = ""
+
+        async def page() -> tuple[Any, list[bytes]]:
+            nonlocal asked, cursor
+            node = self.client.get_node_from_key(prefix) if self.server.clustered else None
+            where = {} if node is None else {"target_nodes": node}
+            if node is not None and node.name != asked:
+                asked, cursor = node.name, 0
+            found: tuple[Any, list[bytes]] = await self.client.scan(cursor, match, SCANNED, _type=kind, **where)
+            return found
+
+        while True:
+            after, keys = await self.server.retry(page)
+            cursor = next(iter(after.values())) if isinstance(after, dict) else after
+            for key in keys:
+                yield key.decode()
+            if not cursor:
+                return
 
     async def plan_info(self, partition: int, number: int) -> PlanInfo:
         """Slug, version and dependencies of a plan number; kept for good, since plans never change."""

@@ -23,7 +23,7 @@ async def purge(backend: RedisCore) -> int:
     server, deleted = backend.server, 0
     for prefix in (k.layout(backend.namespace).removesuffix("layout"), *(keys.prefix for keys in backend.partitions)):
         page: list[str] = []
-        async for key in server.scan(prefix):
+        async for key in backend.scan_keys(prefix):
             page.append(key)
             if len(page) == PAGE:
                 deleted += await server.retry(partial(backend.client.unlink, *page))

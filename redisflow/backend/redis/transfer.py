@@ -103,7 +103,7 @@ async def _all_ids(backend: Events) -> AsyncIterator[list[str]]:
     for keys in backend.partitions:
         prefix = f"{keys.prefix}run:"
         page: list[str] = []
-        async for key in backend.server.scan(prefix, kind="hash"):
+        async for key in backend.scan_keys(prefix, kind="hash"):
             run_id = key.removeprefix(prefix)
             if run_id not in seen:
                 seen.add(run_id)

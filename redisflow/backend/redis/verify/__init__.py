@@ -77,7 +77,7 @@ class Verifier:
             page.clear()
             return [violation for violations in found for violation in violations]
 
-        async for key in backend.server.scan(prefix, kind="hash"):
+        async for key in backend.scan_keys(prefix, kind="hash"):
             run_id = key[len(prefix) :]
             if run_id in seen or backend.partition(run_id) != partition:
                 continue  # what is misplaced is found among the keys
@@ -92,7 +92,7 @@ class Verifier:
     async def _check_namespace(self) -> AsyncIterator[Violation]:
         backend = self._backend
         prefix = f"{{{backend.namespace}}}:"
-        async for key in backend.server.scan(prefix):
+        async for key in backend.scan_keys(prefix):
             name = key[len(prefix) :]
             if name in _NAMESPACE_KEYS or name.startswith("versions:"):
                 continue

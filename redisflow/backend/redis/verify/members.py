@@ -78,7 +78,7 @@ class Members:
         prefix = self._keys.prefix
         sets: list[str] = []
         page: list[str] = []
-        async for key in self._backend.server.scan(prefix):
+        async for key in self._backend.scan_keys(prefix):
             name = key[len(prefix) :]
             if self._reader(name) is not None:
                 sets.append(name)
@@ -253,7 +253,7 @@ class Members:
         keys = self._keys
         prefix = keys.prefix + "scheduled:"
         known = {member async for page in self._scan_set(keys.levels) for member in page}
-        known.update([key[len(prefix) :] async for key in self._backend.server.scan(prefix)])
+        known.update([key[len(prefix) :] async for key in self._backend.scan_keys(prefix)])
         for member in sorted(known):
             for _ in range(LOOKS):
                 head, score = await self._atomically(
