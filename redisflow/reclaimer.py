@@ -15,7 +15,9 @@ import signal
 import socket
 from typing import Any
 
+from redisflow import tracing
 from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.traces import export_end, export_reclaimed
 from redisflow.model.errors import NamespaceLost, RedisflowError
 
 log = logging.getLogger("redisflow.reclaimer")
@@ -106,9 +108,13 @@ class Reclaimer:
                 step.run_id,
                 step.attempt_number,
             )
+            if tracing.enabled():
+                await export_reclaimed(backend, step)
         swept = await backend.sweep_round(partition, retention_us=settings.retention)
         for run_id in swept.timed_out:
             log.warning("run timed out  run=%s", run_id)
+            if tracing.enabled():
+                await export_end(backend, run_id, by=None)
         if swept.deleted:
             log.info("deleted %d runs past their retention", len(swept.deleted))
         return stale.more or swept.more

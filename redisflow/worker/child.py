@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from redisflow import tracing
 from redisflow.codec import encode_payload
 from redisflow.define import Skip, Step, Task, Workflow
 from redisflow.model.errors import RedisflowError, TransitionRefused, UsageError
@@ -78,6 +79,7 @@ async def _run(job: dict[str, Any], link: Link) -> None:
     step = _find_step(job)
     context = ChildContext(job, Checkpoints(link, loop, job["limit"]))
     async with AsyncExitStack() as stack:
+        stack.enter_context(tracing.joined(job["trace"]))
         resources = {resource: await stack.enter_async_context(resource.open()) for resource in step.resources}
         kwargs = step.bind(job["input"], job["outputs"], context, resources)
         if step.is_async:

@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack
 from contextvars import copy_context
 from typing import Any
 
-from redisflow import tracing
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.recording import Note, Recording
 from redisflow.backend.redis.steps import failure_parts, skip_data
@@ -66,17 +65,18 @@ class Executors:
         worker_id: shown in the context.
         report: `Dispatcher.report`.
         resources: values to use in place of opening them, for tests.
+        traces: where attempts have spans.
     """
 
     def __init__(
         self, backend: RedisBackend, workflows: Mapping[str, Workflow[Any, Any]], *, worker_id: str, report: Report,
-        resources: Mapping[Resource[Any], Any] | None = None,
+        resources: Mapping[Resource[Any], Any] | None = None, traces: StepTraces | None = None,
     ) -> None:  # fmt: skip
         self._backend = backend
         self._workflows = workflows
         self._worker_id = worker_id
-        self._traces = StepTraces(backend) if tracing.enabled() else None
-        self._report = report if self._traces is None else self._traces.watch(report)
+        self._traces = traces
+        self._report = report if traces is None else traces.watch(report)
         self._threads = Threads()
         self._resources = Resources(resources)
         self._found: dict[tuple[int, int, bytes], tuple[Step, str] | None] = {}
@@ -91,6 +91,8 @@ class Executors:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._traces is not None:
+            await self._traces.close()
         await self._isolation.close()
         self._threads.close()
         await self._resources.close()

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from redisflow import tracing
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.recording import Recording
 from redisflow.define import Skip, Step, Task, Workflow
@@ -77,7 +78,7 @@ class Isolation:
             "run": run_id, "attempt": job.attempt, "worker": self._worker_id, "spool": str(path),
             "limit": self._backend.settings.max_payload_bytes, "log_level": logging.root.level,
             "input": input_text[1:].decode() if input_text else None,
-            "outputs": {name: text.decode() for name, text in outputs.items()},
+            "outputs": {name: text.decode() for name, text in outputs.items()}, "trace": tracing.carrier(),
         }  # fmt: skip
         context = job.context
         assert context is not None

@@ -1,12 +1,14 @@
-"""A span an attempt, around the body of the step; only where a tracer provider is set when the worker starts.
+"""A span an attempt, around the body of the step, and the span of a run that ends by it; only where a tracer provider is set.
 
-An attempt needs what the claim does not carry: the trace context of the submission, and the spans of attempts before. So a traced
-worker reads the first entry of each run once, and of a retried step the latest entries. What goes wrong with that costs the span,
-never the step.
+An attempt needs what the claim does not carry: the trace context of the submission, the run's attempt, and the spans of attempts
+before. So a traced worker reads the first entry of each run once, its header with each step, and of a retried step the latest
+entries. Once an outcome is answered it reads the header again: the worker whose outcome ended the run exports the span of the run.
+What goes wrong with any of that costs the span, never the step.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
@@ -16,8 +18,10 @@ from typing import Any
 
 from redisflow import tracing
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.traces import failed_attempts, submission_context, with_traceparent
+from redisflow.backend.redis.traces import earlier_attempts, export_end, traced_run, with_traceparent
+from redisflow.backend.replies import Reply
 from redisflow.model.errors import RedisflowError
+from redisflow.tracing import Execution, TracedRun
 from redisflow.worker.context import Job
 
 log = logging.getLogger("redisflow.worker")
@@ -25,6 +29,7 @@ OUTCOMES = {"c": "completed", "f": "failed", "k": "skipped", "l": "released"}
 REMEMBERED = 4096  # runs whose context is kept
 Body = Callable[[Job], Awaitable[None]]
 Report = Callable[..., None]
+Settled = Callable[[Job, Reply], None]
 
 
 class StepTraces:
@@ -38,20 +43,24 @@ class StepTraces:
         self._backend = backend
         self._contexts: OrderedDict[bytes, Mapping[str, Any]] = OrderedDict()
         self._spans: dict[tuple[bytes, bytes, int], Any] = {}
+        self._looking: set[asyncio.Task[bool]] = set()
+
+    async def close(self) -> None:
+        """Wait until the spans of ended runs are out."""
+        await asyncio.gather(*self._looking)
 
     async def run(self, job: Job, body: Body) -> None:
         """Run the body of an attempt within its span."""
         try:
-            info = await self._backend.plan_info(job.partition, job.number)
-            parent = await self._context_of(job)
-            run, step = job.run.decode(), job.step.decode()
-            earlier = await failed_attempts(self._backend, run, step) if job.attempt > 1 else []
+            run, step = await self._run_of(job), job.step.decode()
+            earlier = await earlier_attempts(self._backend, run.id, step) if job.attempt > 1 else []
         except RedisflowError as error:
             log.warning("a step runs without a span: %s", error)
             await body(job)
             return
+        execution = Execution(step, job.attempt, job.lease)
         job.started = time.perf_counter()  # what the span cost is not the step's
-        with tracing.processing(info.slug, run, step, job.attempt, parent=parent, earlier=earlier) as span:
+        with tracing.processing(run, execution, earlier=earlier) as span:
             self._spans[job.key] = span
             try:
                 await body(job)
@@ -73,10 +82,26 @@ class StepTraces:
 
         return watched
 
-    async def _context_of(self, job: Job) -> Mapping[str, Any]:
-        found = self._contexts.get(job.run)
+    def watch_settled(self, settled: Settled) -> Settled:
+        """The worker's `settled`, after which it is seen whether the outcome ended the run."""
+
+        def watched(job: Job, reply: Reply) -> None:
+            settled(job, reply)
+            if reply == Reply.OK:
+                by, known = (job.step.decode(), job.attempt), self._contexts.get(job.run)
+                look = asyncio.get_running_loop().create_task(export_end(self._backend, job.run.decode(), by, known))
+                self._looking.add(look)
+                look.add_done_callback(self._looking.discard)
+
+        return watched
+
+    async def _run_of(self, job: Job) -> TracedRun:
+        known = self._contexts.get(job.run)
+        found = await traced_run(self._backend, job.run.decode(), known)
         if found is None:
-            found = self._contexts[job.run] = await submission_context(self._backend, job.run.decode())
+            raise RedisflowError(f"run {job.run.decode()} is gone")
+        if known is None:
+            self._contexts[job.run] = found[0].submission
             if len(self._contexts) > REMEMBERED:
                 self._contexts.popitem(last=False)
-        return found
+        return found[0]

@@ -23,6 +23,7 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
 
+from redisflow import tracing
 from redisflow.backend.beats import BeatLine
 from redisflow.backend.keys import check_slug
 from redisflow.backend.redis import RedisBackend
@@ -37,6 +38,7 @@ from redisflow.worker.dispatcher import Dispatcher
 from redisflow.worker.executors import Executors
 from redisflow.worker.heartbeat import Heartbeat
 from redisflow.worker.isolate import check_isolated
+from redisflow.worker.traces import StepTraces
 
 log = logging.getLogger("redisflow.worker")
 
@@ -111,14 +113,15 @@ class Worker:
         for flow in self.workflows.values():
             await self.backend.register_plan(flow.plan, location=flow.location)
         self._loop = asyncio.get_running_loop()
+        traces = StepTraces(self.backend) if tracing.enabled() else None
         self._dispatcher = Dispatcher(
             self.backend, worker=self.id, queues=self.queues, concurrency=self.concurrency,
-            body=pack({"wi": self.id, "wc": self.concurrency})[1:], start=self._start, settled=self._settled,
-            fatal=self._fatal,
+            body=pack({"wi": self.id, "wc": self.concurrency})[1:], start=self._start,
+            settled=self._settled if traces is None else traces.watch_settled(self._settled), fatal=self._fatal,
         )  # fmt: skip
         self._executors = Executors(
             self.backend, self.workflows, worker_id=self.id, report=self._dispatcher.report,
-            resources=self._given_resources,
+            resources=self._given_resources, traces=traces,
         )  # fmt: skip
         interval = settings.heartbeat_interval
         server, partitions = self.backend.server, self.backend.partitions

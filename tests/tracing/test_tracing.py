@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ import httpx
 import pytest
 from opentelemetry import trace
 from opentelemetry.propagate import extract
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -26,19 +23,9 @@ from redisflow import Client, Retry, RunFailed, Settings, Skip, StepContext, Wor
 from redisflow.worker.capture import JsonFormatter, StepFilter
 from tests.cli.conftest import environment
 from tests.conftest import assert_consistent
+from tests.tracing.spans import id_of, named, trace_of
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """A tracer provider for this test alone; setting one for good is done once a process."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
-    yield exporter
-    provider.shutdown()
 
 
 flow = Workflow("shop", input=dict)
@@ -59,15 +46,6 @@ def thank(pay: str) -> None:
     raise AssertionError(f"not in trace {pay}")
 
 
-def named(exporter: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
-    found = [span for span in exporter.get_finished_spans() if span.name == name]
-    return sorted(found, key=lambda span: span.start_time or 0)
-
-
-def trace_of(span: ReadableSpan) -> int:
-    return span.get_span_context().trace_id  # type: ignore[union-attr,no-any-return]
-
-
 async def run_one(client: Client, works_at: int = 1) -> str:
     """Run the workflow to its end; a failure of it is an end."""
     async with Worker(client, [flow]):
@@ -79,15 +57,15 @@ async def run_one(client: Client, works_at: int = 1) -> str:
 async def test_steps_join_the_trace_of_who_submits(client: Client, spans: InMemorySpanExporter) -> None:
     with trace.get_tracer("test").start_as_current_span("caller") as caller:
         run_id = await run_one(client)
-    (sent,), (paid,), (thanked,) = (
-        named(spans, name) for name in ("send shop", "process shop.pay", "process shop.thank")
+    (sent,), (paid,), (thanked,), (ran,) = (
+        named(spans, name) for name in ("send shop", "process shop.pay", "process shop.thank", "run shop")
     )
-    assert {trace_of(span) for span in (sent, paid, thanked)} == {caller.get_span_context().trace_id}
+    assert {trace_of(span) for span in (sent, paid, thanked, ran)} == {caller.get_span_context().trace_id}
     assert sent.parent is not None
     assert sent.parent.span_id == caller.get_span_context().span_id
-    for span in (paid, thanked):
+    for span, parent in ((ran, sent), (paid, ran), (thanked, ran)):
         assert span.parent is not None
-        assert span.parent.span_id == sent.get_span_context().span_id  # type: ignore[union-attr]
+        assert span.parent.span_id == id_of(parent)
     assert (sent.kind, paid.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
     assert dict(sent.attributes or {}) == {
         "messaging.system": "redisflow", "messaging.operation.type": "send", "messaging.operation.name": "submit",
@@ -143,8 +121,10 @@ async def test_a_foreign_traceparent_that_is_none_begins_a_trace(client: Client,
     async with Worker(client, [flow]):
         run = await client.submit(flow, {"works_at": 1}, metadata={"traceparent": 7, "tracestate": "x=y"})
         await asyncio.gather(run.result(timeout=20), return_exceptions=True)
-    (paid,) = named(spans, "process shop.pay")
-    assert paid.parent is None
+    (paid,), (ran,) = named(spans, "process shop.pay"), named(spans, "run shop")
+    assert ran.parent is None
+    assert paid.parent is not None
+    assert (paid.parent.trace_id, paid.parent.span_id) == (trace_of(ran), id_of(ran))
 
 
 async def test_without_a_provider_nothing_is_added(client: Client) -> None:
@@ -244,7 +224,7 @@ async def test_from_a_request_of_fastapi_to_the_last_step(client: Client, spans:
     ours = [
         span.name for span in found if span.instrumentation_scope and span.instrumentation_scope.name == "redisflow"
     ]
-    assert sorted(ours) == ["process shop.pay", "process shop.pay", "process shop.thank", "send shop"]
+    assert sorted(ours) == ["process shop.pay", "process shop.pay", "process shop.thank", "run shop", "send shop"]
     assert "POST /orders" in {span.name for span in found}
     assert {f"{trace_of(span):032x}" for span in found} == {"0af7651916cd43dd8448eb211c80319c"}
     (thanked,) = named(spans, "process shop.thank")
