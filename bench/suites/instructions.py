@@ -23,11 +23,15 @@ SMALL = 4
 
 def _count(peer: Peer, setup: Setup, count: int, drained: bool) -> int:
     """Instructions of a server's life with so many jobs."""
-    tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    with (
-        tempfile.TemporaryDirectory(prefix="rfb-") as folder,
-        Server(setup.server, wrapper=[*tool, f"--log-file={folder}/log"]) as server,
-    ):
+    with tempfile.TemporaryDirectory(prefix="rfb-") as folder:
+        # a file of its own: as root, valgrind would put one in the place of /dev/null
+        files = [f"--cachegrind-out-file={folder}/counts", f"--log-file={folder}/log"]
+        wrapper = ["valgrind", "--tool=cachegrind", "--cache-sim=no", *files]
+        return _count_under(peer, setup, count, drained, wrapper, Path(folder, "log"))
+
+
+def _count_under(peer: Peer, setup: Setup, count: int, drained: bool, wrapper: list[str], log: Path) -> int:
+    with Server(setup.server, wrapper=wrapper) as server:
         drive = Drive(peer, server, count)
         try:
             drive.call("enqueue")
@@ -37,7 +41,7 @@ def _count(peer: Peer, setup: Setup, count: int, drained: bool) -> int:
         finally:
             drive.close()
         server.stop()
-        text = Path(folder, "log").read_text()
+    text = log.read_text()
     found = re.search(r"I\s+refs:\s+([\d,]+)", text)
     if found is None:
         raise SystemExit(f"valgrind counted nothing:\n{text}")
