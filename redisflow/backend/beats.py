@@ -34,6 +34,7 @@ class BeatLine:
         keys = backend.partitions[partition]
         self._head = (2, keys.meta, keys.never, backend.epoch, worker)
         self._key = keys.meta
+        self._workers, self._worker = keys.workers, worker
         self._server = backend.server
         self._timeout = timeout
         self._address = address
@@ -85,6 +86,16 @@ class BeatLine:
             raise RedisError(f"heartbeat answered {Reply(reply[0]).name}")
         codes: list[int] = reply[2]
         return codes
+
+    def leave(self) -> None:
+        """The worker ends: it is no longer one of those that are alive. Where no server answers, time tells."""
+        if not self._connection.is_connected:
+            return
+        try:
+            self._connection.send_command("ZREM", self._workers, self._worker)
+            self._connection.read_response()
+        except (RedisError, OSError) as error:
+            log.debug("no leave taken: %s", error)
 
     def close(self) -> None:
         """Drop the connection; the next beat opens it anew."""

@@ -68,6 +68,7 @@ class Heartbeat:
             delivered = self.beat(partition)
             if self._stop.wait(self._interval if delivered else min(SOONER, self._interval)):
                 break
+        self._lines[partition].leave()
         self._lines[partition].close()
 
     def beat(self, partition: int) -> bool:

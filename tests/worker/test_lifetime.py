@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from redisflow import Client, Settings, StepContext, UsageError, Worker, Workflow
-from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis import RedisBackend, inspect
 from redisflow.worker.capture import JsonFormatter, StepFilter, TextFormatter
 from tests.conftest import assert_consistent, eventually
 
@@ -50,6 +51,22 @@ async def test_two_workflows_of_one_slug_and_none_at_all_are_refused(client: Cli
         Worker(client, [flow, Workflow("same")])
     with pytest.raises(UsageError, match="at least one"):
         Worker(client, [])
+
+
+async def test_a_worker_that_ends_takes_its_leave(client: Client) -> None:
+    flow = Workflow("brief")
+
+    @flow.step
+    async def step() -> None: ...
+
+    async with Worker(client, [flow]) as worker:
+        await eventually(lambda: alive(client))
+        assert [each["id"] for each in await alive(client)] == [worker.id]
+    assert await alive(client) == []
+
+
+async def alive(client: Client) -> list[dict[str, Any]]:
+    return await inspect.workers(client.backend, 60_000_000)
 
 
 async def test_a_drain_lets_steps_end_and_hands_back_the_rest(settings: Settings) -> None:
