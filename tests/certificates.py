@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 
 def make_certificates(folder: Path) -> dict[str, Path]:
@@ -20,6 +23,17 @@ def make_certificates(folder: Path) -> dict[str, Path]:
         "-out", cert,
     )  # fmt: skip
     return {"ca": ca, "cert": cert, "key": key}
+
+
+def tls_binary() -> str:
+    """A server program that speaks TLS; the test is skipped where there is none, or no openssl."""
+    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    if binary is None or shutil.which("openssl") is None:
+        pytest.skip("needs a redis-server with TLS, which the embedded Valkey has not, and openssl")
+    tried = subprocess.run([binary, "--tls-port", "0", "--version"], check=False, capture_output=True, text=True)
+    if "no TLS" in tried.stdout:
+        pytest.skip("the redis-server on PATH was built without TLS")
+    return binary
 
 
 def _openssl(*words: object) -> None:

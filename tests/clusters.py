@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import redis as redis_sync
@@ -68,23 +69,25 @@ class TestCluster:
         node_timeout: ms without an answer after which a node is taken for dead.
         replica_environment: environment variables of the replicas alone.
         binary: the server program; default: that of all tests.
+        tls: files of `make_certificates`; all ports then speak TLS alone.
     """
 
     __test__ = False
 
     def __init__(
         self, *options: str, primaries: int = 3, replicas: int = 0, node_timeout: int = 1500,
-        replica_environment: dict[str, str] | None = None, binary: str | None = None,
+        replica_environment: dict[str, str] | None = None, binary: str | None = None, tls: dict[str, Path] | None = None,
     ) -> None:  # fmt: skip
         self.nodes: list[Node] = []
         try:
             for index in range(primaries * (1 + replicas)):
                 bus = free_port()
+                secret = ("--tls-cluster", "yes") if tls else ()
                 self.nodes.append(
                     Node(
                         "--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", str(node_timeout),
-                        "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0", *options, tcp=True,
-                        binary=binary, environment=replica_environment if index >= primaries else None,
+                        "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0", *secret, *options, tcp=True,
+                        binary=binary, tls=tls, environment=replica_environment if index >= primaries else None,
                     )
                 )  # fmt: skip
                 self.nodes[-1].bus = bus

@@ -42,15 +42,22 @@ def server_binary() -> str:
 
 
 class TestServer:
-    """A real server on a unix socket and a loopback port, ended by its handle."""
+    """A real server on a unix socket and a loopback port, ended by its handle.
+
+    Args:
+        password: what it asks of everyone, and gives to its primary.
+        tls: files of `make_certificates`; the port then speaks TLS alone, to replicas and other nodes too.
+    """
 
     __test__ = False
 
     def __init__(
         self, *options: str, binary: str | None = None, folder: Path | None = None, tcp: bool = False,
-        environment: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None, tls: dict[str, Path] | None = None, password: str | None = None,
     ) -> None:  # fmt: skip
         self.environment = environment
+        self.tls = tls
+        self.password = password
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-"))
         self.socket = self.folder / "redis.sock"
         self.port = free_port() if tcp else 0
@@ -65,8 +72,9 @@ class TestServer:
 
     def start(self) -> None:
         command = [
-            self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket), "--save", "",
+            self.binary, *port_options(self.port, self.tls), "--bind", "127.0.0.1", "--unixsocket", str(self.socket), "--save", "",
             "--dir", str(self.folder), "--stream-node-max-bytes", "1024", *self.options,
+            *(("--requirepass", self.password, "--masterauth", self.password) if self.password else ()),
         ]  # fmt: skip
         with open(self.folder / "log", "ab") as log:
             environment = {**os.environ, **(self.environment or {})}
@@ -76,7 +84,7 @@ class TestServer:
         client.close()
 
     def client(self) -> redis_sync.Redis:
-        return redis_sync.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
+        return redis_sync.Redis(unix_socket_path=str(self.socket), password=self.password, retry=Retry(NoBackoff(), 0))
 
     @property
     def alive(self) -> bool:
@@ -93,6 +101,15 @@ class TestServer:
             self.process.terminate()
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def port_options(port: int, tls: dict[str, Path] | None) -> list[str]:
+    """Options of a server or a sentinel that listens on a port, by TLS where it has certificates."""
+    if tls is None:
+        return ["--port", str(port)]
+    files = {"--tls-cert-file": tls["cert"], "--tls-key-file": tls["key"], "--tls-ca-cert-file": tls["ca"]}
+    given = [word for name, file in files.items() for word in (name, str(file))]
+    return ["--port", "0", "--tls-port", str(port), *given, "--tls-auth-clients", "no", "--tls-replication", "yes"]
 
 
 def _answers(client: redis_sync.Redis) -> bool:

@@ -10,9 +10,21 @@ from typing import Any
 
 import redis as redis_sync
 
-from tests.conftest import TestServer, free_port, server_binary, until
+from tests.conftest import TestServer, free_port, port_options, server_binary, until
 
 SERVICE = "mymaster"
+SECURE = f"""\
+user default off
+user watcher on >s3ntinel &* +@all
+sentinel sentinel-user watcher
+sentinel sentinel-pass s3ntinel
+sentinel auth-pass {SERVICE} s3rver
+"""
+
+
+def _lines(options: list[str]) -> str:
+    """Options of a command line as lines of a configuration file."""
+    return "".join(f"{name[2:]} {value}\n" for name, value in zip(options[::2], options[1::2], strict=True))
 
 
 class Sentinels:
@@ -20,13 +32,23 @@ class Sentinels:
 
     Args:
         count: how many; two must agree.
+        secure: files of `make_certificates`: all ports speak TLS alone, sentinels let in the user `watcher` with the password
+            `s3ntinel`, servers ask for the password `s3rver`.
+        binary: the server program; default: that of all tests.
     """
 
-    def __init__(self, count: int = 3) -> None:
-        self.primary = TestServer("--repl-diskless-sync-delay", "0", tcp=True)
-        self.replica = TestServer(
-            "--replicaof", "127.0.0.1", str(self.primary.port), "--repl-diskless-sync-delay", "0", tcp=True
-        )
+    def __init__(self, count: int = 3, *, secure: dict[str, Path] | None = None, binary: str | None = None) -> None:
+        self.secure = secure
+        self.binary = binary or server_binary()
+        options: dict[str, Any] = {
+            "tcp": True,
+            "tls": secure,
+            "password": "s3rver" if secure else None,
+            "binary": binary,
+        }
+        self.primary = TestServer("--repl-diskless-sync-delay", "0", **options)
+        following = ("--replicaof", "127.0.0.1", str(self.primary.port))
+        self.replica = TestServer(*following, "--repl-diskless-sync-delay", "0", **options)
         self.folder = Path(tempfile.mkdtemp(prefix="rf-"))
         self.ports = [free_port() for _ in range(count)]
         for port in self.ports:
@@ -37,10 +59,16 @@ class Sentinels:
     @property
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        if self.secure:
+            login = "sentinel_username=watcher&sentinel_password=s3ntinel"
+            return f"rediss+sentinel://:s3rver@{hosts}/{SERVICE}/0?{login}&ssl_ca_certs={self.secure['ca']}"
         return f"redis+sentinel://{hosts}/{SERVICE}/0"
 
     def ask(self, port: int, *words: Any) -> Any:
-        with contextlib.closing(redis_sync.Redis(host="127.0.0.1", port=port)) as client:
+        given: dict[str, Any] = {}
+        if self.secure:
+            given = {"ssl": True, "ssl_ca_certs": self.secure["ca"], "username": "watcher", "password": "s3ntinel"}
+        with contextlib.closing(redis_sync.Redis(host="127.0.0.1", port=port, **given)) as client:
             return client.execute_command(*words)
 
     def stop(self, *numbers: int) -> None:
@@ -66,15 +94,16 @@ class Sentinels:
 
     def _configure(self, port: int) -> None:
         (self.folder / f"{port}.conf").write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            _lines(port_options(port, self.secure)) + f"bind 127.0.0.1\ndir {self.folder}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 2\n"
             f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 10000\n"
+            + (SECURE if self.secure else "")
         )
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         """A sentinel writes what it learns into its configuration, so it knows that when it starts again."""
         with (self.folder / f"{port}.log").open("ab") as log:
-            command = [server_binary(), str(self.folder / f"{port}.conf"), "--sentinel"]
+            command = [self.binary, str(self.folder / f"{port}.conf"), "--sentinel"]
             return subprocess.Popen(command, stdout=log, stderr=log)
 
     def _is_ready(self, port: int, count: int) -> bool:

@@ -30,7 +30,6 @@ from redis.exceptions import (
     MaxConnectionsError,
     ReadOnlyError,
     RedisClusterException,
-    RedisError,
     ResponseError,
     SlotNotCoveredError,
     TimeoutError,
@@ -39,9 +38,10 @@ from redis.exceptions import (
 
 from redisflow.backend.call_line import CallLine
 from redisflow.backend.keys import Keys
-from redisflow.backend.location import Address, Client, Cluster, make_client, parse_location, redact
+from redisflow.backend.location import FAULTS, Address, Client, Cluster, make_client, parse_location, redact
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Library, Script, lacks_function
+from redisflow.backend.tls import SharedTls
 from redisflow.model.errors import (
     NamespaceLost,
     PartitionTorn,
@@ -221,7 +221,7 @@ class Server:
         while True:
             try:
                 return await heeding_cancel(call)
-            except (RedisError, OSError) as error:
+            except FAULTS as error:
                 if not is_passing(error) or backoff.over:
                     raise explain(error, self.url) from error
                 if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
@@ -243,7 +243,7 @@ class Server:
         while True:
             try:
                 reply = await self.call_once(script, keys, argv)
-            except (RedisError, OSError) as error:
+            except FAULTS as error:
                 if not is_passing(error) or backoff.over:
                     if isinstance(error, ResponseError) and "user_function" in str(error):
                         raise RedisflowError(script.library.locate(str(error))) from error
@@ -327,8 +327,7 @@ class Server:
             if self._primary is not None:
                 kwargs["host"], kwargs["port"] = self._primary
         if self.url.startswith("rediss") and self._tls is None:  # one context, so that addresses can be compared
-            left_out = ("path", "retry", "connection_pool")
-            connection = redis.asyncio.SSLConnection(**{k: v for k, v in kwargs.items() if k not in left_out})
+            connection = SharedTls(**{k: v for k, v in kwargs.items() if k.startswith("ssl_")})
             self._tls = connection.ssl_context.get()
         return Address(
             path=kwargs.get("path"), host=kwargs.get("host", "localhost"), port=int(kwargs.get("port", 6379)),

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import hiredis
-from redis.exceptions import RedisError
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
 from redisflow.backend.connection import Backoff, Server
-from redisflow.backend.location import Address
+from redisflow.backend.location import FAULTS, Address
 
 log = logging.getLogger("redisflow.backend")
 Callback = Callable[[bytes | None], None]
@@ -45,7 +44,7 @@ class Listener:
         if len(callbacks) == 1:
             try:
                 await self._attach(channel)
-            except (OSError, RedisError):
+            except FAULTS:
                 self.mend()
             else:
                 self._look_again(channel)  # who relies on this subscription may have looked before it stood
@@ -138,7 +137,7 @@ class Listener:
             await asyncio.sleep(backoff.next())
             try:
                 await self._server.refresh_topology()
-            except (OSError, RedisError) as error:
+            except FAULTS as error:
                 log.debug("subscriptions: %s; trying again", error)
                 continue
             channels = tuple(self._callbacks)
@@ -146,7 +145,7 @@ class Listener:
             for channel, failure in zip(channels, attached, strict=True):
                 if failure is None:
                     self._look_again(channel)
-                elif not isinstance(failure, (OSError, RedisError)):
+                elif not isinstance(failure, FAULTS):
                     raise failure
             if any(attached):
                 continue

@@ -23,8 +23,9 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
 
+from redisflow.backend.tls import share_tls
 from redisflow.model.errors import ServerUnavailable
 
 Client = Redis | RedisCluster
@@ -33,6 +34,11 @@ _URL = re.compile(
 )
 _LOGIN = re.compile(r"(?<=://)([^:@/?]*):[^/?]*@")
 _SECRET = re.compile(r"((?:^|[?&])[a-z_]*password=)[^&]*", re.IGNORECASE)
+FAULTS = (
+    RedisError,
+    RedisClusterException,
+    OSError,
+)  # what a call may raise: the library's second is none of its first
 _PORTS = {"cluster": 6379, "sentinel": 26379}
 AFTER_THE_FIRST = 0.1  # seconds in which other nodes may answer once one has
 ANSWER_WITHIN = 1.0  # seconds after which a node, or a sentinel, is passed over
@@ -131,13 +137,17 @@ def make_client(location: Location, url: str) -> Client:
         "socket_timeout": 5.0 if failover else 30.0, "socket_connect_timeout": 2.0 if failover else 5.0, "max_connections": 200,
     }  # fmt: skip
     try:
+        client: Client
         if location.kind == "cluster":
-            return Cluster.of(location, **options)
-        if location.kind == "sentinel":
-            return _under_sentinel(location, **options)
-        return Redis.from_url(location.plain, retry=Retry(NoBackoff(), 0), **options)
+            client = Cluster.of(location, **options)
+        elif location.kind == "sentinel":
+            client = _under_sentinel(location, **options)
+        else:
+            client = Redis.from_url(location.plain, retry=Retry(NoBackoff(), 0), **options)
     except (ValueError, TypeError) as error:
         raise _misread(url, str(error)) from None
+    share_tls(client)
+    return client
 
 
 def _under_sentinel(location: Location, **options: Any) -> Redis:
@@ -270,7 +280,7 @@ async def _answers(node: ClusterNode) -> bool:
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
             await node.execute_command("PING")
-    except (RedisError, OSError):
+    except FAULTS:
         return False
     return True
 

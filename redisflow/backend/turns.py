@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import hiredis
-from redis.exceptions import RedisError
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
 from redisflow.backend.connection import Backoff
-from redisflow.backend.location import Address
+from redisflow.backend.location import FAULTS, Address
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import lacks_function
@@ -241,7 +240,7 @@ class TurnLink:
                 address = await self.backend.server.address_of(self._keys.meta)
                 self._channel = await open_channel(address, self._on_lost)
                 break
-            except (OSError, RedisError) as error:
+            except FAULTS as error:
                 if not told:
                     log.warning("no connection to Redis: %s; trying again", error)
                     told = True
@@ -277,5 +276,5 @@ async def follow_partitions(links: Sequence[TurnLink]) -> None:
         await links[0].backend.server.refresh_topology()
         for link in links:
             link.follow()
-    except (OSError, RedisError, RedisflowError) as error:
+    except (*FAULTS, RedisflowError) as error:
         log.debug("the layout is not known: %s", error)

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from redisflow import Client, ServerUnavailable, Settings, Worker
-from tests.certificates import make_certificates
-from tests.conftest import TestServer, assert_consistent, free_port
+from tests.certificates import make_certificates, tls_binary
+from tests.conftest import TestServer, assert_consistent
 from tests.flows_worker import brisk
 
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """Port and authority of a server that speaks TLS; skipped where there is none to be had."""
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    if binary is None or shutil.which("openssl") is None:
-        pytest.skip("needs a redis-server with TLS, which the embedded Valkey has not, and openssl")
-    if "no TLS" in subprocess.run([binary, "--tls-port", "0", "--version"], capture_output=True, text=True).stdout:
-        pytest.skip("the redis-server on PATH was built without TLS")
-    files, port = make_certificates(tmp_path_factory.mktemp("tls")), free_port()
-    server = TestServer(
-        "--tls-port", str(port), "--tls-cert-file", str(files["cert"]), "--tls-key-file", str(files["key"]),
-        "--tls-ca-cert-file", str(files["ca"]), "--tls-auth-clients", "no", binary=binary,
-    )  # fmt: skip
-    yield port, files["ca"]
+    """Port and authority of a server that speaks TLS."""
+    files, binary = make_certificates(tmp_path_factory.mktemp("tls")), tls_binary()
+    server = TestServer(tcp=True, tls=files, binary=binary)
+    yield server.port, files["ca"]
     server.close()
 
 
@@ -49,3 +41,15 @@ async def test_with_the_authority_everything_works(tls: tuple[int, Path]) -> Non
 async def test_an_authority_that_is_not_known_is_refused(tls: tuple[int, Path], options: str) -> None:
     with pytest.raises(ServerUnavailable):
         await Client(f"rediss://127.0.0.1:{tls[0]}{options}").open(deadline="300ms")
+
+
+async def test_connections_share_one_context_until_a_file_changes(tls: tuple[int, Path]) -> None:
+    """To make one takes tens of milliseconds, in which the loop stands still."""
+    port, ca = tls
+    async with Client(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={ca}", namespace="shared") as client:
+        await asyncio.gather(*(client.backend.server_time() for _ in range(20)))
+        pool = client.backend.client.connection_pool
+        connections = [pool.make_connection() for _ in range(3)]
+        assert len({id(connection.ssl_context.get()) for connection in connections}) == 1
+        os.utime(ca, ns=(1, 1))
+        assert pool.make_connection().ssl_context.get() is not connections[0].ssl_context.get()

@@ -13,7 +13,7 @@ import pytest
 from redisflow import Client, Reclaimer, StepContext, Worker, Workflow
 from redisflow.backend.redis import RedisBackend
 from tests.clusters import TestCluster
-from tests.conftest import assert_consistent
+from tests.conftest import assert_consistent, eventually
 from tests.faults.load import spread_settings, under_load
 from tests.flows_worker import brisk
 
@@ -46,6 +46,18 @@ async def test_a_slot_moves_away_and_back_under_load(lone: TestCluster) -> None:
                     await asyncio.sleep(0.005)
                 assert lone.owner(meta) is target
             await load.grows(60)
+
+
+async def test_all_nodes_start_anew_and_nothing_is_lost(lone: TestCluster) -> None:
+    async with Client(settings=spread_settings(lone.url)) as client, under_load(client) as load:
+        await load.grows(30)
+        for node in lone.nodes:
+            node.kill()
+        retries = client.backend.server.retries
+        await eventually(lambda: client.backend.server.retries > retries + 2)
+        await asyncio.gather(*(asyncio.to_thread(node.start) for node in lone.nodes))
+        await asyncio.to_thread(lone.settle)
+        await load.grows(30)
 
 
 @pytest.mark.parametrize("fault", ["killed", pytest.param("frozen", marks=pytest.mark.slow)])

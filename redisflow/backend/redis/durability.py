@@ -12,9 +12,8 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
-from redis.exceptions import RedisError
-
 from redisflow.backend.channel import open_channel
+from redisflow.backend.location import FAULTS
 from redisflow.backend.redis.core import RedisCore
 from redisflow.model.errors import NotReplicated
 
@@ -67,7 +66,7 @@ class Durability(RedisCore):
             confirmed = channel.call("WAIT", str(replicas), str(timeout_ms))
             async with asyncio.timeout(timeout_ms / 1000 + GRACE):
                 *found, _, count = await asyncio.gather(*there, probe, confirmed)
-        except (OSError, RedisError):  # the line broke, or the node no longer serves the partition
+        except FAULTS:  # the line broke, or the node no longer serves the partition
             return [], run_ids
         finally:
             channel.close()

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from redisflow.backend import keys as k
 from redisflow.backend.connection import heeding_cancel
+from redisflow.backend.location import FAULTS
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.core import check_server
 from redisflow.backend.redis.events import TERMINAL
@@ -245,7 +244,7 @@ async def _config(backend: RedisBackend) -> dict[str, str]:
     for name in WANTED_CONFIG:
         try:
             found.update(_one(await heeding_cancel(partial(backend.client.config_get, name))))
-        except (RedisError, OSError):  # managed servers forbid CONFIG; what cannot be read is told as such
+        except FAULTS:  # managed servers forbid CONFIG; what cannot be read is told as such
             return {}
     return found
 
@@ -255,7 +254,7 @@ async def _load_scripts(backend: RedisBackend, facts: Facts) -> None:
     try:
         for keys in backend.partitions:
             await backend.server.load_library(library, keys)
-    except (RedisError, OSError) as error:
+    except FAULTS as error:
         facts.script_error = library.locate(str(error))
     else:
         facts.scripts = len(backend.scripts)

@@ -1,0 +1,60 @@
+"""TLS and logins where there are several servers: sentinels with their own, a failover, a Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from redisflow import Client, ServerUnavailable
+from tests.certificates import make_certificates, tls_binary
+from tests.clusters import TestCluster
+from tests.faults.load import spread_settings, under_load
+from tests.sentinels import Sentinels
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    tls_binary()
+    return make_certificates(tmp_path)
+
+
+@pytest.fixture
+def sentinels(files: dict[str, Path]) -> Iterator[Sentinels]:
+    running = Sentinels(secure=files, binary=tls_binary())
+    yield running
+    running.close()
+
+
+@pytest.mark.slow
+async def test_sentinels_with_tls_and_a_login_of_their_own(sentinels: Sentinels) -> None:
+    """Servers ask for one password, sentinels for a user and another; a failover is followed all the same."""
+    async with (
+        Client(settings=spread_settings(sentinels.url, partitions=2)) as client,
+        under_load(client, failover=True) as load,
+    ):
+        await load.grows(30)
+        sentinels.primary.kill()
+        await load.grows(30)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("s3ntinel", "guessed"), ("s3rver", "guessed")])
+async def test_a_wrong_login_is_told_at_once(sentinels: Sentinels, right: str, wrong: str) -> None:
+    with pytest.raises(ServerUnavailable, match="refused the login or a command") as caught:
+        await Client(sentinels.url.replace(right, wrong)).open(deadline="60s")
+    assert wrong not in str(caught.value)
+
+
+async def test_a_cluster_with_tls(files: dict[str, Path]) -> None:
+    cluster = TestCluster(tls=files, binary=tls_binary())
+    try:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
+        url = f"rediss+cluster://{hosts}?ssl_ca_certs={files['ca']}"
+        async with Client(settings=spread_settings(url)) as client, under_load(client) as load:
+            await load.grows(30)
+            await asyncio.to_thread(cluster.nodes[0].ask, "CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
+            await load.grows(30)
+    finally:
+        cluster.close()
