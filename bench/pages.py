@@ -57,7 +57,9 @@ async def fill(client: Client, count: int) -> dict[str, str]:
     detail = await backend.get_errors_list(limit=1)
     return {
         "overview": "/?window=24h", "runs": "/runs", "runs, deep": f"/runs?page={count // 80}",
-        "runs, filtered": "/runs?status=failed&tag=half", "runs, by time": "/runs?since=24h", "run": f"/runs/{made[-1].id}",
+        "runs, filtered": "/runs?status=failed&tag=half", "runs, by time": "/runs?since=24h",
+        "runs, by time and tag": "/runs?since=24h&tag=half&status=failed", "runs, by id": "/runs?id=zz9",
+        "run": f"/runs/{made[-1].id}",
         "errors": "/errors", "error": f"/errors/{detail.errors[0].fingerprint}", "workflows": "/workflows",
         "workflow": f"/workflows/{pages.slug}", "queues": "/queues", "workers": "/workers",
     }  # fmt: skip

@@ -37,10 +37,16 @@ MISSING = "the dashboard needs more libraries: pip install 'redisflow[web]'"
     help="Who may come in: a line `NAME read|write TOKEN` for each user.",
 )  # fmt: skip
 @click.option("--read-only", is_flag=True, help="Allow no action, to nobody.")
+@click.option(
+    "--behind-proxy", metavar="ADDRESSES",
+    help="Proxies with TLS in front, such as 127.0.0.1: their X-Forwarded-Proto and -For count.",
+)  # fmt: skip
 @click.option("--leash", is_flag=True, hidden=True, help="End when stdin ends.")
 @server_options
 @pass_options
-def ui(options: Options, host: str, port: int, token_file: Path | None, read_only: bool, leash: bool) -> None:
+def ui(
+    options: Options, host: str, port: int, token_file: Path | None, read_only: bool, behind_proxy: str | None, leash: bool
+) -> None:  # fmt: skip
     """Serve the dashboard and the HTTP API.
 
     Runs until SIGTERM or Ctrl-C. Without --token-file it serves this machine alone, and everyone on it.
@@ -48,13 +54,15 @@ def ui(options: Options, host: str, port: int, token_file: Path | None, read_onl
     try:
         from redisflow.web import WebOptions
         from redisflow.web.access import Tokens
-        from redisflow.web.options import check_address
+        from redisflow.web.options import check_address, check_proxies
     except ImportError:
         raise UsageError(MISSING) from None
     check_address(host, token_file)
+    check_proxies(behind_proxy, token_file)
     tokens = Tokens.load(token_file) if token_file else None
     set_up_logging(options.settings().log_format)
-    run_async(_serve(options, WebOptions(tokens=tokens, read_only=read_only), host, port, leash))
+    web = WebOptions(tokens=tokens, read_only=read_only, behind_proxy=behind_proxy)
+    run_async(_serve(options, web, host, port, leash))
 
 
 async def _serve(options: Options, given: WebOptions, host: str, port: int, leash: bool) -> None:

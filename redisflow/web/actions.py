@@ -142,6 +142,8 @@ async def _act_on(
         else:
             done += 1
             await _record(request, run_id, what, **details)
+            if "newRun" in details:
+                await _record(request, details["newRun"], what, parentRun=run_id)
     return done, refused
 
 
@@ -158,14 +160,7 @@ async def _retry_one(desk: Desk, run_id: str) -> dict[str, Any]:
 
 
 async def _rerun_one(desk: Desk, run_id: str) -> dict[str, Any]:
-    """All of it: from the step that everything follows from, or, where there are several, as a fresh run of the same input."""
-    run = await desk.client.status(run_id)
-    plan = await desk.backend.registered_plan(run.workflow_slug)
-    if len(plan.roots) == 1:
-        return {"newRun": (await desk.client.rerun(run_id, plan.roots[0])).id}
-    value = None if run.input is None else decode_payload(run.input)
-    made = await desk.client.submit(run.workflow_slug, value, priority=run.priority, tags=run.tags or ())
-    return {"newRun": made.id}
+    return {"newRun": await desk.backend.rerun_whole(run_id)}
 
 
 _EACH: Final = {"cancel": _cancel_one, "retry": _retry_one, "rerun": _rerun_one}

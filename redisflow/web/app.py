@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from redisflow.client import Client
 from redisflow.model.errors import RedisflowError, RunNotFound, ServerUnavailable, UsageError, WorkflowNotFound
@@ -53,6 +54,8 @@ def create_app(client: Client, options: WebOptions | None = None) -> Starlette:
             await asyncio.gather(reader, return_exceptions=True)
 
     middleware = [Middleware(SecurityHeaders)]
+    if given.behind_proxy is not None:
+        middleware.insert(0, Middleware(ProxyHeadersMiddleware, trusted_hosts=given.behind_proxy))
     if given.tokens is None:
         middleware.append(Middleware(LocalNames))
     middleware.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from redisflow.model.errors import UsageError
@@ -21,6 +21,7 @@ class WebOptions:
         session_age: how long a browser stays signed in.
         refresh: seconds between two looks at what a live part shows.
         poll: seconds between two looks at the streams of runs that somebody watches.
+        behind_proxy: proxies whose X-Forwarded-Proto and X-Forwarded-For count: addresses or networks, with commas; None: nobody's.
     """
 
     tokens: Tokens | None = None
@@ -28,6 +29,28 @@ class WebOptions:
     session_age: timedelta = field(default=timedelta(hours=12))
     refresh: float = 2.0
     poll: float = 0.25
+    behind_proxy: str | None = None
+
+
+def check_proxies(text: str | None, token_file: Path | None) -> None:
+    """Refuse proxies that are no addresses, and any where nobody has to show a token.
+
+    Raises:
+        UsageError: says so, and what to do.
+    """
+    if text is None:
+        return
+    for part in text.split(","):
+        try:
+            ip_network(part.strip())
+        except ValueError:
+            raise UsageError(
+                f"--behind-proxy {part.strip()!r} is not allowed: an address such as 127.0.0.1 or a network such as 10.0.0.0/8"
+            ) from None
+    if token_file is None:
+        raise UsageError(
+            "--behind-proxy lets others in: give --token-file FILE with a line `NAME read|write TOKEN` for each user"
+        )
 
 
 def check_address(host: str, token_file: Path | None) -> None:

@@ -137,7 +137,7 @@ def _ending(wires: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if kind == "RunSubmitted":
             found["version"] = wire.get("versionId", "unknown")
         elif kind == "WorkflowRerunFromStep":
-            found["parent"] = (wire["parentRunId"], wire["rerunFromStepId"])
+            found["parent"] = (wire["parentRunId"], wire["rerunFromStepId"], len(wire["rerunStepIds"]))
         elif kind in TERMINAL:
             found.update(output=wire.get("output"), error=wire.get("error"), reason=wire.get("reason"))
         elif kind == "WorkflowRetryStarted":

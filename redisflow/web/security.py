@@ -41,7 +41,7 @@ MAX_FORM: Final = 4 * 1024 * 1024
 
 
 class SecurityHeaders:
-    """Puts the headers on every response, and keeps pages and data out of caches."""
+    """Puts the headers on every response, keeps pages and data out of caches, and cookies of https off http."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,9 +57,15 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("cache-control", "no-store")
+                if scope["scheme"] == "https":
+                    message["headers"] = [_secured(*header) for header in message["headers"]]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _secured(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    return (name, value + b"; secure") if name.lower() == b"set-cookie" else (name, value)
 
 
 class LocalNames:

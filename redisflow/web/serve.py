@@ -68,7 +68,12 @@ async def running(client: Client, options: WebOptions, host: str, port: int) -> 
     app = create_app(client, options)
     listening = _listen(host, port)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+        proxy_headers=False,
     )
     server = _Server(config, app.state.desk)
     task = asyncio.create_task(server.serve([listening]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,7 +10,7 @@ from redisflow import Client, Reclaimer, RunFailed, Settings, StepContext, Worke
 from redisflow.backend.types import Submission
 from redisflow.model.errors import RunCancelled, RunNotFound
 from tests.clusters import TestCluster
-from tests.conftest import assert_consistent, eventually, free_port
+from tests.conftest import eventually, free_port
 
 sums = Workflow("sums", input=int, output=int)
 moody = Workflow("moody", input=str, output=str)
@@ -41,26 +39,10 @@ async def second(first: int) -> str:
     return f"{first} and done"
 
 
-@pytest.fixture
-def spread(three_nodes: TestCluster) -> Settings:
-    """A fresh namespace of twelve partitions, four a node."""
+@pytest.fixture(autouse=True)
+def bad_mood() -> None:
+    """As it is before a test."""
     mood["well"] = False
-    return Settings(
-        url=three_nodes.url, namespace=f"t{uuid.uuid4().hex[:10]}", partitions=12, retry_deadline="20s", drain_timeout="5s",
-        stale_after="2s", heartbeat_interval="200ms", reclaim_interval="100ms",
-    )  # fmt: skip
-
-
-@pytest.fixture
-async def client(spread: Settings) -> AsyncIterator[Client]:
-    async with Client(settings=spread) as opened:
-        yield opened
-        await assert_consistent(opened.backend)
-
-
-def test_partitions_lie_evenly_over_the_nodes(client: Client, three_nodes: TestCluster) -> None:
-    owners = [three_nodes.owner(keys.meta).port for keys in client.backend.partitions]
-    assert sorted(owners.count(node.port) for node in three_nodes.nodes) == [4, 4, 4]
 
 
 async def test_many_runs_over_all_nodes(client: Client, three_nodes: TestCluster) -> None:

@@ -12,7 +12,7 @@ from redisflow import Client
 from redisflow.model.errors import UsageError
 from redisflow.web import WebOptions
 from redisflow.web.access import Tokens
-from redisflow.web.options import check_address
+from redisflow.web.options import check_address, check_proxies
 from redisflow.web.security import is_local_name
 from tests.web.conftest import READER, WRITER, Browser, Open, shop
 
@@ -148,3 +148,36 @@ def test_a_wrong_token_file_is_told_by_line_and_never_by_token(tmp_path: Path, t
 def test_a_missing_token_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         Tokens.load(tmp_path / "none")
+
+
+FORWARDED = {"x-forwarded-proto": "https"}
+
+
+async def test_cookies_of_https_stay_on_https(open_app: Open, tokens: Tokens) -> None:
+    behind = WebOptions(tokens=tokens, behind_proxy="127.0.0.0/8")
+    for options, headers, secure in (
+        (behind, FORWARDED, True),
+        (behind, {}, False),
+        (WebOptions(tokens=tokens), FORWARDED, False),  # anyone can send the header
+        (WebOptions(tokens=tokens, behind_proxy="10.0.0.1"), FORWARDED, False),
+    ):
+        http = await open_app(options, headers=headers)
+        cookie = (await http.get("/login")).headers["set-cookie"]
+        assert "samesite=lax" in cookie.lower()
+        assert ("secure" in cookie.lower().replace(" ", "").split(";")) is secure
+    direct = await open_app(WebOptions(tokens=tokens))
+    direct.base_url = "https://localhost"
+    assert "; secure" in (await direct.get("/login")).headers["set-cookie"]
+
+
+@pytest.mark.parametrize("text", ["yes", "*", "127.0.0.1,x", ""])
+def test_proxies_are_addresses(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--behind-proxy"):
+        check_proxies(text, tmp_path)
+
+
+def test_a_proxy_needs_tokens(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--token-file"):
+        check_proxies("127.0.0.1", None)
+    check_proxies("127.0.0.1, 10.0.0.0/8", tmp_path)
+    check_proxies(None, None)

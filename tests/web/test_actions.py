@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from redisflow import Client
+from redisflow import Client, Worker, Workflow
 from tests.web.conftest import Browser, audits, ended, shop
 
 
@@ -63,6 +63,35 @@ async def test_a_selection_is_acted_on_run_by_run(client: Client, browser: Brows
     assert total == 4
     assert [audit["action"] for audit in await audits(client, live[0])] == ["cancel", "rerun"]
     await browser.post("/runs/act", "/runs", 400, do="explode", run=live)
+
+
+async def test_a_rerun_of_a_run_with_several_roots_has_its_lineage(client: Client, browser: Browser) -> None:
+    two = Workflow("two-roots", input=dict)
+
+    @two.step
+    async def left() -> None: ...
+
+    @two.step
+    async def right() -> None: ...
+
+    await client.backend.register_plan(two.plan)
+    async with Worker(client, [two]):
+        run = await client.submit(two, {"n": 1}, tags=["eu"])
+        await run.result(timeout=20)
+        await browser.post("/runs/act", "/runs", do="rerun", run=[run.id])
+        made = (await client.runs(tags=["eu"]))[0][0]
+        assert made.run_id != run.id
+        await client.result(made.run_id, timeout=20)
+    wires = await client.backend.load_wire_events(made.run_id)
+    lineage = next(wire for wire in wires if wire["type"] == "WorkflowRerunFromStep")
+    assert (lineage["parentRunId"], lineage["rerunStepIds"]) == (run.id, ["left", "right"])
+    assert made.input == '{"n":1}'
+    assert sorted(wire["stepId"] for wire in wires if wire["type"] == "StepStarted") == ["left", "right"]
+    assert [audit["parentRun"] for audit in await audits(client, made.run_id)] == [run.id]
+    assert [audit["newRun"] for audit in await audits(client, run.id)] == [made.run_id]
+    page = await browser.get(f"/runs/{made.run_id}")
+    assert "all steps" in page
+    assert f"/runs/{run.id}" in page
 
 
 async def test_all_runs_of_an_error_are_retried(client: Client, browser: Browser) -> None:

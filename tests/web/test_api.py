@@ -80,6 +80,25 @@ async def test_a_result_is_waited_for(client: Client, http: httpx.AsyncClient) -
     }
 
 
+async def test_runs_are_looked_for_by_id_and_time(client: Client, http: httpx.AsyncClient) -> None:
+    runs = [await client.submit(shop, {}, tags=["eu"] if n % 2 else []) for n in range(6)]
+    created = (await client.status(runs[2].id)).created_at
+    first = (await http.get(f"{V1}/runs", params={"startUs": created, "tag": "eu", "limit": 1})).json()
+    assert [run["runId"] for run in first["runs"]] == [runs[5].id]
+    assert "total" not in first
+    rest = (
+        await http.get(f"{V1}/runs", params={"startUs": created, "tag": "eu", "cursor": first["cursor"]})
+    ).json()  # fmt: skip
+    assert [run["runId"] for run in rest["runs"]] == [runs[3].id]
+    assert (rest["lookedAt"], rest["among"], "cursor" in rest) == (2, 2, False)
+    older = (await http.get(f"{V1}/runs", params={"endUs": created})).json()["runs"]
+    assert [run["runId"] for run in older] == [run.id for run in reversed(runs[:3])]
+    exact = (await http.get(f"{V1}/runs", params={"idPrefix": runs[0].id})).json()["runs"]
+    assert [run["runId"] for run in exact] == [runs[0].id]
+    refused = await http.get(f"{V1}/runs", params={"startUs": 1, "offset": 5})
+    assert (refused.status_code, "cursor" in refused.json()["detail"]) == (422, True)
+
+
 async def test_states_lists_and_logs(client: Client, http: httpx.AsyncClient) -> None:
     run_id = await ended(client, name="ada")
     detail = (await http.get(f"{V1}/runs/{run_id}")).json()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import httpx
 import pytest
 
-from redisflow import Client
+from redisflow import Client, Submission
 from redisflow.model.fingerprints import GROUPINGS
 from redisflow.model.workflow import Plan
 from redisflow.web import WebOptions
@@ -142,6 +143,17 @@ async def test_runs_are_filtered_and_paged(client: Client, browser: Browser) -> 
     prefix = runs[7].id[:8]
     assert listed(await browser.get(f"/runs?id={prefix}")) == [i for i in newest if i.startswith(prefix)]
     assert len(listed(await browser.get("/runs?since=15m"))) == 50
+    assert "Looked at 30 of 30 runs" in await browser.get("/runs?since=15m&tag=even")
+    await client.submit_many(shop, [Submission({}, tags=["many"]) for _ in range(120)])
+    collected, path = [], "/runs?since=15m&tag=many"
+    while path:
+        html = await browser.get(path)
+        collected += listed(html)
+        onward = re.search(r'rel="next" href="([^"]+)"', html)
+        path = unescape(onward[1]) if onward else ""
+    assert len(collected) == len(set(collected)) == 120
+    assert "Newest</a>" in html
+    await browser.get("/runs?since=15m&tag=many&cursor=x", 400)
     assert listed(await browser.get("/runs?workflow=none")) == []
     for odd in ("page=x", "page=99", "status=odd", "since=never", "id=%00"):
         await browser.get(f"/runs?{odd}")

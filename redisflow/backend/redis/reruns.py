@@ -92,13 +92,26 @@ class Reruns(Upkeep):
             InvalidInput: a new input does not fit the schema of the current version; the parent's is taken as it is.
         """
         k.check_run_id(parent_run_id, "parent_run_id")
-        k.check_step_id(from_step_id, "from_step_id")
+        return await self._rerun(parent_run_id, k.check_step_id(from_step_id, "from_step_id"), input)
+
+    async def rerun_whole(self, parent_run_id: str) -> str:
+        """As `rerun_from`, of every step: from the one root, or, where there are several, from all; the lineage names the first.
+
+        Raises:
+            RunNotFound, TransitionRefused: as `rerun_from`.
+        """
+        return await self._rerun(k.check_run_id(parent_run_id, "parent_run_id"), None, None)
+
+    async def _rerun(self, parent_run_id: str, from_step_id: str | None, input: object) -> str:
         events = await self.load_wire_events(parent_run_id)
         submitted = next((event for event in events if event["type"] == "RunSubmitted"), None)
         if submitted is None:
             raise RunNotFound(parent_run_id)
         plan = await self.registered_plan(submitted["workflowSlug"])
-        repeated = dependents_of(plan, from_step_id)
+        if from_step_id is None:
+            from_step_id, repeated = plan.roots[0], [step.id for step in plan.steps]
+        else:
+            repeated = dependents_of(plan, from_step_id)
         states = await self.load_step_states(parent_run_id)
         kept = [
             step.id for step in plan.steps

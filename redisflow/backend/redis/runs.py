@@ -9,7 +9,7 @@ from typing import Any
 from redisflow.backend import keys as k
 from redisflow.backend.checks import check_note
 from redisflow.backend.redis.header import STATUSES, parse_header
-from redisflow.backend.redis.listing import Listing
+from redisflow.backend.redis.search import Search
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import CancelResult, Submission, SubmitResult
 from redisflow.codec import decode_event, pack
@@ -35,7 +35,7 @@ PAGE = 1000  # runs read in one round trip
 CHUNK = 250  # runs a call of submit: keeps it near 10 ms
 
 
-class Runs(Listing):
+class Runs(Search):
     """Everything that concerns a run as a whole."""
 
     async def submit(self, plan: Plan, submissions: Sequence[Submission]) -> list[SubmitResult]:

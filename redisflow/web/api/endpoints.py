@@ -15,7 +15,7 @@ from starlette.requests import Request
 from redisflow.backend.redis import inspect
 from redisflow.client import Run, Submission
 from redisflow.model import analytics as figures
-from redisflow.model.errors import ResultTimeout, RunCancelled, RunFailed
+from redisflow.model.errors import InvalidArgument, ResultTimeout, RunCancelled, RunFailed
 from redisflow.web.access import User
 from redisflow.web.api import schemas as s
 from redisflow.web.api.problems import ApiProblem
@@ -96,10 +96,25 @@ async def list_runs(call: Call) -> s.RunList:
     """A page of runs from indexes."""
     q = call.query
     limit = min(q.get("limit", 50), MOST_RUNS)
+    if q.keys() & {"startUs", "endUs", "idPrefix", "cursor"}:
+        return await _search_runs(call, max(1, limit))
     runs, total = await call.desk.backend.list_runs(
         q.get("workflow"), q.get("status", []), q.get("tag", []), limit, q.get("offset", 0)
     )
     return s.RunList(runs=runs, total=total)
+
+
+async def _search_runs(call: Call, limit: int) -> s.RunList:
+    q, backend = call.query, call.desk.backend
+    if "offset" in q:
+        raise InvalidArgument("offset", q["offset"], "the cursor of the page before, beside startUs, endUs or idPrefix")
+    found = await backend.search_ids(
+        q.get("workflow"), q.get("status", []), q.get("tag", []), prefix=q.get("idPrefix", ""), start_us=q.get("startUs"),
+        end_us=q.get("endUs"), cursor=q.get("cursor"), limit=limit,
+    )  # fmt: skip
+    runs = [run for run in await backend.get_runs(found.ids) if run is not None]
+    on = None if found.cursor is None else str(found.cursor)
+    return s.RunList(runs=runs, looked_at=found.looked_at, among=found.among, cursor=on)
 
 
 async def get_run(call: Call) -> s.RunDetail:
@@ -233,6 +248,10 @@ _LAST = Param("Last-Event-ID", "string", "Stream id of the last event seen; the 
 _RUN_FILTERS = (
     Param("workflow", "string", "Only this workflow"), Param("status", "strings", "In one of these statuses"),
     Param("tag", "strings", "With all of these tags"), *_PAGE,
+    Param("startUs", "integer", "First creation time that counts, in µs since the epoch"),
+    Param("endUs", "integer", "Last creation time that counts"),
+    Param("idPrefix", "string", "What the id begins with; a whole id is looked up directly"),
+    Param("cursor", "string", "That of the page before, beside the same filters"),
 )  # fmt: skip
 
 ENDPOINTS: Final = (

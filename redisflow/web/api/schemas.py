@@ -60,10 +60,17 @@ class Submitted(WireModel):
 
 
 class RunList(WireModel):
-    """A page of runs, newest first, and how many there are."""
+    """A page of runs, newest first.
+
+    Without a time, an id or a cursor asked for, `total` says how many fit. Else the page is looked for among the runs that indexes
+    narrow it down to: `lookedAt` of `among` so far, with the pages before, and `cursor`, where any are left, gives the next page.
+    """
 
     runs: list[RunState]
-    total: int
+    total: int | None = None
+    looked_at: int | None = None
+    among: int | None = None
+    cursor: str | None = None
 
 
 class RunDetail(WireModel):
