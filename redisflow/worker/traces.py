@@ -14,11 +14,18 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from redisflow import tracing
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.traces import earlier_attempts, export_end, traced_runs, with_traceparent
+from redisflow.backend.redis.traces import (
+    earlier_attempts,
+    export_end,
+    latest_entries,
+    traced_runs,
+    with_traceparent,
+)
 from redisflow.backend.replies import Reply
 from redisflow.model.errors import RedisflowError
 from redisflow.tracing import Execution, TracedRun
@@ -29,44 +36,43 @@ OUTCOMES = {"c": "completed", "f": "failed", "k": "skipped", "l": "released"}
 REMEMBERED = 4096  # runs whose context is kept
 Body = Callable[[Job], Awaitable[None]]
 Report = Callable[..., None]
-Found = tuple[TracedRun, bool] | None
+T = TypeVar("T")
 Settled = Callable[[Job, Reply], None]
 
 
-class Runs:
-    """Runs as spans need them; what is asked for while a read is under way goes with the next."""
+class Together(Generic[T]):
+    """Reads by run id; what is asked for while a read is under way goes with the next.
 
-    def __init__(self, backend: RedisBackend) -> None:
-        self._backend = backend
-        self._known: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
-        self._wanted: dict[str, asyncio.Future[Found]] = {}
+    Args:
+        read: gives what it found for some ids, in one round trip.
+    """
+
+    def __init__(self, read: Callable[[list[str]], Awaitable[dict[str, T]]]) -> None:
+        self._read = read
+        self._wanted: dict[str, asyncio.Future[T | None]] = {}
         self._reading: asyncio.Task[None] | None = None
 
-    async def read(self, run_id: str) -> Found:
-        """The run and whether it has ended; None where it is gone or cannot be read."""
+    async def get(self, run_id: str) -> T | None:
+        """What is found for a run; None where it is gone or cannot be read."""
         loop = asyncio.get_running_loop()
         wanted = self._wanted.get(run_id)
         if wanted is None:
             wanted = self._wanted[run_id] = loop.create_future()
         if self._reading is None or self._reading.done():
-            self._reading = loop.create_task(self._read())
+            self._reading = loop.create_task(self._serve())
         return await asyncio.shield(wanted)
 
-    async def _read(self) -> None:
+    async def _serve(self) -> None:
         while self._wanted:
             batch, self._wanted = self._wanted, {}
-            found: dict[str, tuple[TracedRun, bool]] = {}
+            found: dict[str, T] = {}
             try:
-                found = await traced_runs(self._backend, list(batch), self._known)
+                found = await self._read(list(batch))
             except RedisflowError as error:
-                log.warning("steps run without spans: %s", error)
+                log.warning("no spans for what runs now: %s", error)
             finally:
                 for run_id, wanted in batch.items():
                     wanted.set_result(found.get(run_id))
-            for run_id, (run, _) in found.items():
-                self._known[run_id] = run.submission
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
 
 
 class StepTraces:
@@ -78,7 +84,9 @@ class StepTraces:
 
     def __init__(self, backend: RedisBackend) -> None:
         self._backend = backend
-        self._runs = Runs(backend)
+        self._submissions: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._runs = Together(self._read_runs)
+        self._latest = Together(partial(latest_entries, backend))
         self._spans: dict[tuple[bytes, bytes, int], Any] = {}
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -89,7 +97,7 @@ class StepTraces:
     async def run(self, job: Job, body: Body) -> None:
         """Run the body of an attempt within its span."""
         run_id, step = job.run.decode(), job.step.decode()
-        found = await self._runs.read(run_id)
+        found = await self._runs.get(run_id)
         try:
             earlier = await earlier_attempts(self._backend, run_id, step) if job.attempt > 1 else []
         except RedisflowError as error:
@@ -135,6 +143,15 @@ class StepTraces:
         return watched
 
     async def _look(self, job: Job) -> None:
-        found = await self._runs.read(job.run.decode())
+        found = await self._runs.get(job.run.decode())
         if found is not None and found[1]:
-            await export_end(self._backend, found[0], (job.step.decode(), job.attempt))
+            entries = await self._latest.get(found[0].id)
+            export_end(found[0], entries or [], (job.step.decode(), job.attempt))
+
+    async def _read_runs(self, run_ids: list[str]) -> dict[str, tuple[TracedRun, bool]]:
+        found = await traced_runs(self._backend, run_ids, self._submissions)
+        for run_id, (run, _) in found.items():
+            self._submissions[run_id] = run.submission
+        while len(self._submissions) > REMEMBERED:
+            self._submissions.popitem(last=False)
+        return found

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import StatusCode
 
 from redisflow import Client, Reclaimer, Retry, RunFailed, Settings, Skip, StepContext, Worker, Workflow
-from redisflow.worker.traces import Runs
+from redisflow.backend.redis.traces import traced_runs
+from redisflow.worker.traces import Together
 from tests.conftest import eventually
 from tests.tracing.isolated import flow as apart
 from tests.tracing.spans import id_of, named, trace_of
@@ -240,8 +241,8 @@ async def test_runs_that_are_wanted_at_once_are_read_in_few_round_trips(
         return pipeline(**options)
 
     monkeypatch.setattr(client.backend.client, "pipeline", counted)
-    reader = Runs(client.backend)
-    found = await asyncio.gather(*(reader.read(run_id) for run_id in [*(run.id for run in runs), "none.such"]))
+    together = Together(lambda ids: traced_runs(client.backend, ids, {}))
+    found = await asyncio.gather(*(together.get(run_id) for run_id in [*(run.id for run in runs), "none.such"]))
     assert [one[0].id for one in found if one] == [run.id for run in runs]
     assert [one and one[1] for one in found] == [True] + [False] * 49 + [None]
     assert len(trips) <= 2

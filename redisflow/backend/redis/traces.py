@@ -23,6 +23,7 @@ from redisflow.tracing import Execution, TracedRun
 log = logging.getLogger("redisflow")
 LATEST = 1000  # entries of the stream in which earlier attempts, or what ended a run, are looked for
 ENDS = {b"WorkflowCompleted": "completed", b"WorkflowFailed": "failed", b"WorkflowCancelled": "cancelled"}
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
 OUTCOMES = (b"StepCompleted", b"StepFailed", b"StepSkipped")
 
 
@@ -80,11 +81,17 @@ async def traced_runs(
     return found
 
 
-async def _latest(backend: RedisBackend, run_id: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """The latest entries of a run, newest first."""
-    key = backend.keys_of(run_id).events(run_id)
-    entries: list[Any] = await backend.server.retry(lambda: backend.client.xrevrange(key, count=LATEST))
-    return entries
+async def latest_entries(backend: RedisBackend, run_ids: Sequence[str]) -> dict[str, Entries]:
+    """The latest entries of runs, newest first, in one round trip."""
+
+    async def read() -> list[Any]:
+        pipe = backend.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipe.xrevrange(backend.keys_of(run_id).events(run_id), count=LATEST)
+        answers: list[Any] = await pipe.execute()
+        return answers
+
+    return dict(zip(run_ids, await backend.server.retry(read), strict=True))
 
 
 def _time(stream_id: bytes) -> int:
@@ -96,7 +103,7 @@ async def earlier_attempts(backend: RedisBackend, run_id: str, step_id: str) -> 
     """A step's attempts that failed, by the traceparent they left, or were taken back; the oldest first."""
     found: list[str | Execution] = []
     lease = 0
-    for stream_id, entry in reversed(await _latest(backend, run_id)):
+    for stream_id, entry in reversed((await latest_entries(backend, [run_id]))[run_id]):
         if entry[b"step"].decode() != step_id:
             continue
         if entry[b"type"] == b"StepStarted":
@@ -113,9 +120,9 @@ def with_traceparent(data: bytes, traceparent: str | None) -> bytes:
     return data if traceparent is None else pack({**unpack(data), "tc": traceparent})
 
 
-async def _ending(backend: RedisBackend, run_id: str) -> Ending | None:
+def _ending(entries: Entries) -> Ending | None:
     outcome, at, error, by, begun_at = "", 0, "", None, None
-    for stream_id, entry in await _latest(backend, run_id):
+    for stream_id, entry in entries:
         kind = entry[b"type"]
         if not outcome:
             if kind in ENDS:
@@ -133,39 +140,31 @@ async def _ending(backend: RedisBackend, run_id: str) -> Ending | None:
     return Ending(outcome, at, error, by, begun_at) if outcome else None
 
 
-async def export_end(backend: RedisBackend, run: TracedRun, by: tuple[str, int] | None) -> None:
-    """Export the span of an ended run if it ended by the end of this step and attempt, or, where None, by a cancel or its deadline.
-
-    What goes wrong with that costs the span and is logged, nothing else.
-    """
-    if not tracing.chooses_ids():
-        return
-    try:
-        ending = await _ending(backend, run.id)
-    except RedisflowError as error:
-        log.warning("a run has no span: %s  run=%s", error, run.id)
-        return
+def export_end(run: TracedRun, entries: Entries, by: tuple[str, int] | None) -> None:
+    """Export the span of an ended run if it ended by the end of this step and attempt; None: by a cancel or its deadline."""
+    ending = _ending(entries) if tracing.chooses_ids() else None
     if ending is not None and ending.by == by:
         begun_at = ending.begun_at or run.begun_us
         tracing.run_ended(replace(run, begun_us=begun_at), ending.outcome, ending.at, ending.error)
 
 
 async def export_stopped(backend: RedisBackend, run_id: str) -> None:
-    """Export the span of a run that this process has just cancelled, or found past its deadline."""
+    """Export the span of a run that this process has just cancelled, or found past its deadline; a failure to do so is logged."""
     try:
         found = (await traced_runs(backend, [run_id], {})).get(run_id)
+        entries = (await latest_entries(backend, [run_id]))[run_id]
     except RedisflowError as error:
         log.warning("a run has no span: %s  run=%s", error, run_id)
         return
     if found is not None and found[1]:
-        await export_end(backend, found[0], None)
+        export_end(found[0], entries, None)
 
 
 async def export_reclaimed(backend: RedisBackend, taken: Reclaimed) -> None:
     """Export the span of an attempt that was taken back, and of its run where that ended by it."""
     try:
         found = (await traced_runs(backend, [taken.run_id], {})).get(taken.run_id)
-        entries = await _latest(backend, taken.run_id)
+        entries = (await latest_entries(backend, [taken.run_id]))[taken.run_id]
     except RedisflowError as error:
         log.warning("an attempt has no span: %s  run=%s", error, taken.run_id)
         return
@@ -178,7 +177,7 @@ async def export_reclaimed(backend: RedisBackend, taken: Reclaimed) -> None:
     if ended_at is not None and lease is not None:
         tracing.reclaimed(run, Execution(taken.step_id, taken.attempt_number, lease), ended_at, taken.worker_id)
     if has_ended:
-        await export_end(backend, run, (taken.step_id, taken.attempt_number))
+        export_end(run, entries, (taken.step_id, taken.attempt_number))
 
 
 def _of(taken: Reclaimed) -> Callable[[bytes, dict[bytes, bytes]], bool]:
