@@ -22,7 +22,7 @@ from redisflow.backend.coalescer import Coalescer
 from redisflow.backend.drafts import json_text
 from redisflow.backend.inputs import check_input
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.traces import export_end
+from redisflow.backend.redis.traces import export_stopped
 from redisflow.backend.types import CancelResult, SubmitResult
 from redisflow.backend.types import Submission as BackendSubmission
 from redisflow.codec import decode_payload, encode_payload
@@ -354,7 +354,7 @@ class Client:
         """
         result = await self.backend.cancel_run(run_id, reason)
         if result.cancelled and tracing.enabled():
-            await export_end(self.backend, run_id, by=None)
+            await export_stopped(self.backend, run_id)
         return result
 
     async def retry(self, run_id: str, reason: str | None = None) -> int:

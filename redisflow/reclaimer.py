@@ -17,7 +17,7 @@ from typing import Any
 
 from redisflow import tracing
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.traces import export_end, export_reclaimed
+from redisflow.backend.redis.traces import export_reclaimed, export_stopped
 from redisflow.model.errors import NamespaceLost, RedisflowError
 
 log = logging.getLogger("redisflow.reclaimer")
@@ -114,7 +114,7 @@ class Reclaimer:
         for run_id in swept.timed_out:
             log.warning("run timed out  run=%s", run_id)
             if tracing.enabled():
-                await export_end(backend, run_id, by=None)
+                await export_stopped(backend, run_id)
         if swept.deleted:
             log.info("deleted %d runs past their retention", len(swept.deleted))
         return stale.more or swept.more

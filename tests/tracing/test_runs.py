@@ -16,6 +16,8 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import StatusCode
 
 from redisflow import Client, Reclaimer, Retry, RunFailed, Settings, Skip, StepContext, Worker, Workflow
+from redisflow.backend.redis.traces import traced_runs
+from redisflow.worker.traces import Together
 from tests.conftest import eventually
 from tests.tracing.isolated import flow as apart
 from tests.tracing.spans import id_of, named, trace_of
@@ -225,6 +227,25 @@ async def test_the_reclaimer_exports_the_span_of_a_run_that_ends_by_it(
     assert attributes(ran)["redisflow.outcome"] == "failed"
     assert "stopped sending heartbeats" in (ran.status.description or "")
     assert len(named(spans, "process crashy.fragile")) == 2
+
+
+async def test_runs_that_are_wanted_at_once_are_read_in_few_round_trips(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = await client.submit_many(wide, [{"n": n} for n in range(50)])
+    await client.cancel(runs[0].id)
+    trips, pipeline = [], client.backend.client.pipeline
+
+    def counted(**options: Any) -> Any:
+        trips.append(1)
+        return pipeline(**options)
+
+    monkeypatch.setattr(client.backend.client, "pipeline", counted)
+    together = Together(lambda ids: traced_runs(client.backend, ids, {}))
+    found = await asyncio.gather(*(together.get(run_id) for run_id in [*(run.id for run in runs), "none.such"]))
+    assert [one[0].id for one in found if one] == [run.id for run in runs]
+    assert [one and one[1] for one in found] == [True] + [False] * 49 + [None]
+    assert len(trips) <= 2
 
 
 async def test_the_sampler_decides_for_a_run_and_all_its_steps(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ doing it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from redisflow import tracing
@@ -22,6 +23,7 @@ from redisflow.tracing import Execution, TracedRun
 log = logging.getLogger("redisflow")
 LATEST = 1000  # entries of the stream in which earlier attempts, or what ended a run, are looked for
 ENDS = {b"WorkflowCompleted": "completed", b"WorkflowFailed": "failed", b"WorkflowCancelled": "cancelled"}
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
 OUTCOMES = (b"StepCompleted", b"StepFailed", b"StepSkipped")
 
 
@@ -43,39 +45,53 @@ class Ending(NamedTuple):
     begun_at: int | None
 
 
-async def submission_context(backend: RedisBackend, run_id: str) -> Mapping[str, Any]:
-    """Metadata that the run was submitted with; {} where it has none."""
-    key = backend.keys_of(run_id).events(run_id)
-    entries = await backend.server.retry(lambda: backend.client.xrange(key, count=1))
-    return dict(unpack(entries[0][1][b"data"]).get("md") or {}) if entries else {}
-
-
-async def traced_run(
-    backend: RedisBackend, run_id: str, submission: Mapping[str, Any] | None = None
-) -> tuple[TracedRun, bool] | None:
-    """A run as spans need it, and whether it has ended; None where there is no such run.
+async def traced_runs(
+    backend: RedisBackend, run_ids: Sequence[str], known: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[TracedRun, bool]]:
+    """Runs as spans need them, and whether they have ended, in one round trip; without those that are gone.
 
     Args:
         backend: opened.
-        run_id: its id.
-        submission: what `submission_context` gave, where it is known.
+        run_ids: their ids.
+        known: metadata of runs that were read before, by id.
     """
-    key = backend.keys_of(run_id).run(run_id)
-    raw, slug = await backend.server.retry(lambda: backend.client.hmget(key, "h", "w"))
-    if raw is None:
-        return None
-    header = parse_header(raw)
-    info = await backend.plan_info(backend.partition(run_id), header.plan) if header.plan else None
-    name = info.slug if info else (slug or b"-").decode()
-    context = await submission_context(backend, run_id) if submission is None else submission
-    return TracedRun(name, run_id, header.attempt, header.created, context), header.status in "cfx"
+
+    async def read() -> list[Any]:
+        pipe = backend.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            keys = backend.keys_of(run_id)
+            pipe.hmget(keys.run(run_id), "h", "w")
+            if run_id not in known:
+                pipe.xrange(keys.events(run_id), count=1)
+        answers: list[Any] = await pipe.execute()
+        return answers
+
+    answers = iter(await backend.server.retry(read))
+    found = {}
+    for run_id in run_ids:
+        raw, slug = next(answers)
+        entries = [] if run_id in known else next(answers)
+        if raw is None:
+            continue
+        header = parse_header(raw)
+        info = await backend.plan_info(backend.partition(run_id), header.plan) if header.plan else None
+        name = info.slug if info else (slug or b"-").decode()
+        context = dict(unpack(entries[0][1][b"data"]).get("md") or {}) if entries else known.get(run_id, {})
+        found[run_id] = TracedRun(name, run_id, header.attempt, header.created, context), header.status in "cfx"
+    return found
 
 
-async def _latest(backend: RedisBackend, run_id: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """The latest entries of a run, newest first."""
-    key = backend.keys_of(run_id).events(run_id)
-    entries: list[Any] = await backend.server.retry(lambda: backend.client.xrevrange(key, count=LATEST))
-    return entries
+async def latest_entries(backend: RedisBackend, run_ids: Sequence[str]) -> dict[str, Entries]:
+    """The latest entries of runs, newest first, in one round trip."""
+
+    async def read() -> list[Any]:
+        pipe = backend.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipe.xrevrange(backend.keys_of(run_id).events(run_id), count=LATEST)
+        answers: list[Any] = await pipe.execute()
+        return answers
+
+    return dict(zip(run_ids, await backend.server.retry(read), strict=True))
 
 
 def _time(stream_id: bytes) -> int:
@@ -87,7 +103,7 @@ async def earlier_attempts(backend: RedisBackend, run_id: str, step_id: str) -> 
     """A step's attempts that failed, by the traceparent they left, or were taken back; the oldest first."""
     found: list[str | Execution] = []
     lease = 0
-    for stream_id, entry in reversed(await _latest(backend, run_id)):
+    for stream_id, entry in reversed((await latest_entries(backend, [run_id]))[run_id]):
         if entry[b"step"].decode() != step_id:
             continue
         if entry[b"type"] == b"StepStarted":
@@ -104,9 +120,9 @@ def with_traceparent(data: bytes, traceparent: str | None) -> bytes:
     return data if traceparent is None else pack({**unpack(data), "tc": traceparent})
 
 
-async def _ending(backend: RedisBackend, run_id: str) -> Ending | None:
+def _ending(entries: Entries) -> Ending | None:
     outcome, at, error, by, begun_at = "", 0, "", None, None
-    for stream_id, entry in await _latest(backend, run_id):
+    for stream_id, entry in entries:
         kind = entry[b"type"]
         if not outcome:
             if kind in ENDS:
@@ -124,48 +140,44 @@ async def _ending(backend: RedisBackend, run_id: str) -> Ending | None:
     return Ending(outcome, at, error, by, begun_at) if outcome else None
 
 
-async def export_end(
-    backend: RedisBackend, run_id: str, by: tuple[str, int] | None, submission: Mapping[str, Any] | None = None
-) -> bool:
-    """Export the span of a run that has ended by the end of this step and attempt, or, where None, by a cancel or its deadline.
+def export_end(run: TracedRun, entries: Entries, by: tuple[str, int] | None) -> None:
+    """Export the span of an ended run if it ended by the end of this step and attempt; None: by a cancel or its deadline."""
+    ending = _ending(entries) if tracing.chooses_ids() else None
+    if ending is not None and ending.by == by:
+        begun_at = ending.begun_at or run.begun_us
+        tracing.run_ended(replace(run, begun_us=begun_at), ending.outcome, ending.at, ending.error)
 
-    What goes wrong with that costs the span and is logged, nothing else.
-    """
-    if not tracing.chooses_ids():
-        return False
+
+async def export_stopped(backend: RedisBackend, run_id: str) -> None:
+    """Export the span of a run that this process has just cancelled, or found past its deadline; a failure to do so is logged."""
     try:
-        found = await traced_run(backend, run_id, submission)
-        ending = await _ending(backend, run_id) if found is not None and found[1] else None
+        found = (await traced_runs(backend, [run_id], {})).get(run_id)
+        entries = (await latest_entries(backend, [run_id]))[run_id]
     except RedisflowError as error:
         log.warning("a run has no span: %s  run=%s", error, run_id)
-        return False
-    if found is None or ending is None or ending.by != by:
-        return False
-    run = found[0]
-    if ending.begun_at is not None:
-        run = TracedRun(run.slug, run.id, run.attempt, ending.begun_at, run.submission)
-    tracing.run_ended(run, ending.outcome, ending.at, ending.error)
-    return True
+        return
+    if found is not None and found[1]:
+        export_end(found[0], entries, None)
 
 
 async def export_reclaimed(backend: RedisBackend, taken: Reclaimed) -> None:
     """Export the span of an attempt that was taken back, and of its run where that ended by it."""
     try:
-        found = await traced_run(backend, taken.run_id)
-        entries = await _latest(backend, taken.run_id)
+        found = (await traced_runs(backend, [taken.run_id], {})).get(taken.run_id)
+        entries = (await latest_entries(backend, [taken.run_id]))[taken.run_id]
     except RedisflowError as error:
         log.warning("an attempt has no span: %s  run=%s", error, taken.run_id)
         return
     if found is None:
         return
+    run, has_ended = found
     wanted = _of(taken)
     ended_at = next((_time(at) for at, entry in entries if wanted(b"StepReclaimed", entry)), None)
     lease = next((int(at.partition(b"-")[0]) for at, entry in entries if wanted(b"StepStarted", entry)), None)
     if ended_at is not None and lease is not None:
-        execution = Execution(taken.step_id, taken.attempt_number, lease)
-        tracing.reclaimed(found[0], execution, ended_at, taken.worker_id)
-    if found[1]:
-        await export_end(backend, taken.run_id, (taken.step_id, taken.attempt_number), found[0].submission)
+        tracing.reclaimed(run, Execution(taken.step_id, taken.attempt_number, lease), ended_at, taken.worker_id)
+    if has_ended:
+        export_end(run, entries, (taken.step_id, taken.attempt_number))
 
 
 def _of(taken: Reclaimed) -> Callable[[bytes, dict[bytes, bytes]], bool]:
