@@ -1,4 +1,4 @@
-"""Connections to Redis, and the one place that retries.
+"""Connections to Redis, and the one place that retries; `patience.py` says what.
 
 The client library's own retry is off: after a lost reply it would run a script twice without anybody knowing. Here a call is
 repeated only where a repeat is safe: reads, and scripts that keep their reply under a request id. What is ridden out (a broken
@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import re
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -23,22 +21,15 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
     ConnectionError,
     MaxConnectionsError,
-    ReadOnlyError,
-    RedisClusterException,
     ResponseError,
-    SlotNotCoveredError,
-    TimeoutError,
-    TryAgainError,
 )
 
 from redisflow.backend.call_line import CallLine
 from redisflow.backend.keys import Keys
 from redisflow.backend.location import FAULTS, Address, Client, Cluster, make_client, parse_location, redact
+from redisflow.backend.patience import Backoff, explain, heeding_cancel, is_passing, said
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import Library, Script, lacks_function
 from redisflow.backend.tls import SharedTls
@@ -53,86 +44,6 @@ from redisflow.model.errors import (
 log = logging.getLogger("redisflow.backend")
 T = TypeVar("T")
 MOST_LIBRARIES = 8  # of other versions on a node, before they are taken away
-
-_PASSING = (
-    ConnectionError, TimeoutError, BusyLoadingError, ClusterDownError, TryAgainError, SlotNotCoveredError, ClusterError,
-    MaxConnectionsError, ReadOnlyError, RedisClusterException, OSError,
-)  # fmt: skip
-_PASSING_WORDS = (
-    "BUSY",
-    "LOADING",
-    "READONLY",
-    "TRYAGAIN",
-    "CLUSTERDOWN",
-    "MASTERDOWN",
-    "MOVED",
-    "ASK",
-    "UNKILLABLE",
-    "NOREPLICAS",
-    "Function not found",  # flushed between its loading and the call
-)
-_LASTING_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
-
-
-_IN_PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: \W*")
-
-
-def _said(error: BaseException) -> str:
-    """What Redis said, with the code that the client library takes off."""
-    text = _IN_PIPELINE.sub("", " ".join(str(error).split())) or type(error).__name__
-    code = getattr(error, "status_code", None)
-    return f"{code} {text}" if code and not text.startswith(code) else text
-
-
-def is_passing(error: BaseException) -> bool:
-    """Whether a later repeat of the call may succeed."""
-    text = _said(error)
-    if any(word in text for word in _LASTING_WORDS):
-        return False
-    if isinstance(error, ResponseError) and not isinstance(error, (ReadOnlyError, BusyLoadingError)):
-        return text.removeprefix("ERR ").startswith(_PASSING_WORDS)
-    return isinstance(error, _PASSING)
-
-
-def explain(error: BaseException, url: str) -> RedisflowError:
-    """One line for a person: what Redis said, and what to do."""
-    text, where = _said(error), redact(url)
-    if "OOM" in text:
-        return ServerUnavailable(
-            f"{where} is out of memory ({text}): raise maxmemory, or shorten REDISFLOW_RETENTION; nothing was written"
-        )
-    if "MISCONF" in text:
-        return ServerUnavailable(f"{where} cannot persist to disk ({text}): free disk space; nothing was written")
-    if "NOREPLICAS" in text:
-        return ServerUnavailable(
-            f"{where} has fewer replicas than min-replicas-to-write asks for ({text}): start the replica; nothing was written"
-        )
-    if "READONLY" in text:
-        return ServerUnavailable(f"{where} is a read-only replica: point the URL at the primary; nothing was written")
-    if any(word in text for word in _LASTING_WORDS):
-        return ServerUnavailable(f"{where} refused the login or a command: {text}. Check user, password and ACL")
-    return ServerUnavailable(
-        f"cannot use Redis at {where}: {text}. Check that the server runs and the URL (--url or REDISFLOW_URL) is right"
-    )
-
-
-class Backoff:
-    """Growing pauses up to a deadline: 20 ms doubling to 1 s, each spread by half."""
-
-    def __init__(self, deadline_us: int) -> None:
-        self.until = time.monotonic() + deadline_us / 1e6
-        self.pause = 0.02
-
-    @property
-    def over(self) -> bool:
-        """The deadline has passed."""
-        return time.monotonic() >= self.until
-
-    def next(self) -> float:
-        """Seconds to wait before the next try."""
-        pause = self.pause * random.uniform(0.5, 1.5)
-        self.pause = min(self.pause * 2, 1.0)
-        return pause
 
 
 class Server:
@@ -225,7 +136,7 @@ class Server:
                 if not is_passing(error) or backoff.over:
                     raise explain(error, self.url) from error
                 if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
-                    log.warning("Redis at %s: %s; trying again", redact(self.url), _said(error))
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), said(error))
                     told = True
             self.retries += 1
             await asyncio.sleep(backoff.next())
@@ -249,7 +160,7 @@ class Server:
                         raise RedisflowError(script.library.locate(str(error))) from error
                     raise explain(error, self.url) from error
                 if not told and not isinstance(error, MaxConnectionsError):  # our own crowd: it waits its turn
-                    log.warning("Redis at %s: %s; trying again", redact(self.url), _said(error))
+                    log.warning("Redis at %s: %s; trying again", redact(self.url), said(error))
                     told = True
             else:
                 if reply[0] == Reply.EPOCH:
@@ -367,20 +278,3 @@ def _library_names(listed: Any) -> Iterator[str]:
     elif isinstance(listed, (list, dict)):
         for each in [*listed, *(listed.values() if isinstance(listed, dict) else ())]:
             yield from _library_names(each)
-
-
-async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
-    """Await a call of the client; a cancellation is raised even where the client would lose it.
-
-    The client sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes as the sending ends.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    if before:
-        await asyncio.sleep(0)  # one that Ctrl-C asked for in the middle of other code is raised here
-    try:
-        return await call()
-    finally:
-        if task.cancelling() > before:
-            raise asyncio.CancelledError

@@ -13,8 +13,9 @@ from typing import Any
 import hiredis
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
-from redisflow.backend.connection import Backoff, Server
+from redisflow.backend.connection import Server
 from redisflow.backend.location import FAULTS, Address
+from redisflow.backend.patience import Backoff
 
 log = logging.getLogger("redisflow.backend")
 Callback = Callable[[bytes | None], None]

@@ -18,8 +18,8 @@ from typing import Any
 import hiredis
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
-from redisflow.backend.connection import Backoff
 from redisflow.backend.location import FAULTS, Address
+from redisflow.backend.patience import Backoff
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
 from redisflow.backend.scripts import lacks_function

@@ -12,8 +12,8 @@ from redis._parsers.base import BaseParser
 from redis.asyncio.client import Pipeline
 
 from redisflow import Client, Run, ServerUnavailable, Settings, Worker, Workflow
-from redisflow.backend.connection import explain, is_passing
 from redisflow.backend.location import redact
+from redisflow.backend.patience import explain, is_passing
 from redisflow.backend.redis.core import check_server
 from redisflow.model.errors import RedisflowError, ServerUnsuitable
 from tests.conftest import TestServer, assert_consistent, eventually, free_port

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from redisflow.backend import keys as k
-from redisflow.backend.connection import heeding_cancel
 from redisflow.backend.location import FAULTS
+from redisflow.backend.patience import heeding_cancel
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.core import check_server
 from redisflow.backend.redis.events import TERMINAL
