@@ -51,7 +51,7 @@ async def test_the_client_in_typescript_gets_its_result(client: Client, tmp_path
         (tmp_path / "client.mts").write_text(block[1].replace("http://127.0.0.1:8420", served.url))
         command = await asyncio.to_thread(how_to_run, tmp_path)
         if command is None:
-            pytest.skip("needs node from 22.6 on, or an older one with tsc")
+            pytest.skip("needs node from 22.6 on, or an older one with tsc, which Debian has as node-typescript")
         done = await asyncio.to_thread(
             subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
