@@ -65,6 +65,7 @@ class Server:
         self._client: Client | None = None
         self._tls: Any = None
         self._primary: tuple[str, int] | None = None  # what Sentinel said last
+        self._loading = asyncio.Lock()
         self._line: CallLine | None = None  # on a standalone server, whose scripts need no routing
 
     @property
@@ -187,16 +188,29 @@ class Server:
     async def call_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
         """One FCALL, with the library loaded where the server lacks it; no retry."""
         words = ("FCALL", script.function, 2, keys.meta, keys.never, *argv)
+        reply = await self._call_loaded(words)
+        if reply is None:
+            async with self._loading:  # many calls miss it at once: one loads it
+                reply = await self._call_loaded(words)
+                if reply is None:
+                    reply = await self._load_and_call(script.library, keys, words)
+        return reply
+
+    async def _call_loaded(self, words: tuple[Any, ...]) -> list[Any] | None:
+        """The reply, or None where the server lacks the library."""
         try:
             return await self._call(*words)
         except ResponseError as error:
-            if not lacks_function(str(error)):
-                raise
+            if lacks_function(str(error)):
+                return None
+            raise
+
+    async def _load_and_call(self, library: Library, keys: Keys, words: tuple[Any, ...]) -> list[Any]:
+        reply: list[Any]
         if self._line is not None:  # sent together: nobody's FUNCTION FLUSH comes in between
-            reply: list[Any]
-            _, reply = await asyncio.gather(self.load_library(script.library, keys), self._call(*words))
+            _, reply = await asyncio.gather(self.load_library(library, keys), self._call(*words))
             return reply
-        await self.load_library(script.library, keys)
+        await self.load_library(library, keys)
         return await self._call(*words)
 
     async def load_library(self, library: Library, keys: Keys) -> None:

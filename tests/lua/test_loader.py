@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,15 @@ async def test_a_library_is_named_by_its_content(load: Folder) -> None:
     one, other = load(HEAD + "return 1\n"), load(HEAD + "return 2\n")
     assert one.library.name != other.library.name
     assert one.function == f"{one.library.name}_probe"
+
+
+async def test_calls_that_miss_the_library_at_once_load_it_once(backend: RedisBackend) -> None:
+    script, keys = backend.scripts["wait"], backend.partitions[0]
+    await backend.client.function_flush()
+    await backend.client.config_resetstat()
+    argv = script.pack(epoch=backend.epoch)
+    await asyncio.gather(*(backend.server.call_once(script, keys, argv) for _ in range(20)))
+    assert (await backend.client.info("commandstats"))["cmdstat_function|load"]["calls"] == 1
 
 
 async def test_libraries_of_other_versions_are_taken_away_when_they_are_many(
