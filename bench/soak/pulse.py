@@ -17,12 +17,13 @@ class Pulse:
 
     def __init__(self, client: Client, nemesis: Nemesis[Any]) -> None:
         self._client, self._nemesis = client, nemesis
+        self._over = False
         self._beats: list[list[float]] = [[] for _ in client.backend.partitions]
         self._tasks = [asyncio.create_task(self._watch(*item)) for item in enumerate(client.backend.partitions)]
 
     async def _watch(self, index: int, keys: Keys) -> None:
         last = 0
-        while True:
+        while not self._over:  # a cancellation could get lost in the client's sending
             with contextlib.suppress(Exception):
                 count = int(await asyncio.wait_for(self._client.backend.client.zcard(keys.ended), 0.5))
                 if count > last:
@@ -31,9 +32,8 @@ class Pulse:
             await asyncio.sleep(0.02 * len(self._beats))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._over = True
+        await asyncio.gather(*self._tasks)
 
     def recoveries(self) -> list[tuple[float, str]]:
         """Seconds from the healing of each fault until a run ended in every partition, and the fault; shortest first."""

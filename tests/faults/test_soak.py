@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +33,16 @@ def test_a_short_soak_finds_nothing(tmp_path: Path, servers: list[str]) -> None:
         "--json",
         str(report),
     ]
-    done = subprocess.run(
-        [*command, *servers, "--server", server_binary()], cwd=ROOT, capture_output=True, text=True, timeout=110
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    soak = subprocess.Popen(
+        [*command, *servers, "--server", server_binary()], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = soak.communicate(timeout=110)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(soak.pid, signal.SIGKILL)  # what it started has its group
+    assert soak.returncode == 0, said
     found = json.loads(report.read_text())
     assert found["problems"] == []
     assert found["runs"] >= found["acknowledged"] > 50

@@ -40,11 +40,11 @@ async def test_sentinels_with_tls_and_a_login_of_their_own(sentinels: Sentinels)
         await load.grows(30)
 
 
-@pytest.mark.parametrize(("right", "wrong"), [("s3ntinel", "guessed"), ("s3rver", "guessed")])
-async def test_a_wrong_login_is_told_at_once(sentinels: Sentinels, right: str, wrong: str) -> None:
-    with pytest.raises(ServerUnavailable, match="refused the login or a command") as caught:
-        await Client(sentinels.url.replace(right, wrong)).open(deadline="60s")
-    assert wrong not in str(caught.value)
+async def test_a_wrong_login_is_told_at_once(sentinels: Sentinels) -> None:
+    for right in ("s3ntinel", "s3rver"):
+        with pytest.raises(ServerUnavailable, match="refused the login or a command") as caught:
+            await Client(sentinels.url.replace(right, "guessed")).open(deadline="60s")
+        assert "guessed" not in str(caught.value)
 
 
 async def test_a_cluster_with_tls(files: dict[str, Path]) -> None:
