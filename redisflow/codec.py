@@ -134,8 +134,17 @@ def pack(fields: Mapping[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The map that `pack` or a script made; bytes that are no UTF-8 are kept as escapes."""
-    return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="backslashreplace") if data else {}
+    """The map that `pack` or a script made; bytes that are no UTF-8 are kept as escapes.
+
+    Raises:
+        ValueError, msgpack.UnpackException: the bytes are no such map.
+    """
+    if not data:
+        return {}
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="backslashreplace")  # type: ignore[no-any-return]
+    except TypeError as error:  # a key that is a list or a map
+        raise ValueError(f"no envelope: {error}") from None
 
 
 def encode_event(wire: Mapping[str, Any], **own: Any) -> tuple[str, str, bytes, str]:

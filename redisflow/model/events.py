@@ -429,7 +429,7 @@ def parse_event(data: Mapping[str, Any]) -> AnyEvent:
     """
     kind = data.get("type")
     model = EVENT_TYPES.get(kind) if isinstance(kind, str) else None
-    what = f"event {kind}" if isinstance(kind, str) else "event"
+    what = f"event {kind if model else repr(kind)}" if isinstance(kind, str) else "event"
     if model is not None and data.get("category") is None:
         # The models have a default for it, so that code need not repeat itself; the wire form has none.
         raise InvalidInput(what, [("category", "Field required")])

@@ -83,6 +83,7 @@ def test_a_submission_is_checked_before_anything_is_written(key: str, tag: str, 
 
 
 @given(st.binary(max_size=200))
+@example(b"\x82\x00\x00\x90\x00")
 def test_an_envelope_of_any_bytes(data: bytes) -> None:
     with contextlib.suppress(ValueError, msgpack.exceptions.UnpackException):
         unpack(data)
@@ -161,6 +162,7 @@ def test_a_stream_entry_of_anything(kind: str, step: str, value: Any, payload: s
 
 
 @given(JSON | st.dictionaries(st.text(max_size=8), JSON, max_size=6))
+@example("\n")
 def test_an_event_of_any_json(data: Any) -> None:
     try:
         parse_event(data if isinstance(data, dict) else {"type": data})
