@@ -10,10 +10,6 @@
 -- @include lib/open
 -- @include lib/whole
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local ids = {}
 
 -- the stream id for a given wire id: itself where it is above the run's last, else the next; false where it lies in the future

@@ -13,10 +13,6 @@
 -- @include lib/commit
 -- @include lib/wake
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local run = load_run(run_id, '')
 if not run then
   return { GONE }

@@ -11,10 +11,6 @@
 -- @include lib/open
 -- @include lib/whole
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local TERMINAL = { WorkflowCompleted = true, WorkflowFailed = true, WorkflowCancelled = true }
 local run = load_run(run_id, '')
 if not run then

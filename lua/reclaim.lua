@@ -16,10 +16,6 @@
 -- @include lib/expand
 -- @include lib/wake
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local BATCH = 100
 
 -- An outage of Redis is no crash of every worker: after a gap between rounds, or a move of the clock, one threshold must pass in

@@ -14,10 +14,6 @@
 -- @include lib/emit
 -- @include lib/whole
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 -- Last lines may come late: a log needs only that no other lease followed, whereas a checkpoint needs the lease to be alive.
 local function fence(run)
   local s, only_logs = run.steps[step], true

@@ -17,10 +17,6 @@
 -- @include lib/expand
 -- @include lib/wake
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local parent = load_run(parent_id, '')
 if not parent then
   return { GONE }

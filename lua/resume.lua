@@ -11,10 +11,6 @@
 -- @include lib/emit
 -- @include lib/whole
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local run = load_run(run_id, '')
 if not run then
   return { GONE }

@@ -13,19 +13,6 @@
 -- RETURNS {code or {CONFLICT, kind}, now}
 -- EVENTS StepSkipped StepScheduled WorkflowCompleted WorkflowFailed
 -- @include lib/open
--- @include lib/outcome
--- @include lib/commit
--- @include lib/wake
+-- @include lib/single
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
-local code = settle(run_id, step, lease, 'k', data, payload, how)
-if torn then
-  return { TORN }
-end
-local answer = keep({ code, now })
-commit()
-notify()
-return answer
+return settle_alone(run_id, step, lease, 'k', data, payload, how)

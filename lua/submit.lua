@@ -12,10 +12,6 @@
 -- @include lib/commit
 -- @include lib/wake
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local ROOT = pair('a', 1) .. '\161r\161i'
 local root_data = {} -- by delay: nearly always the same
 

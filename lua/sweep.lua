@@ -12,10 +12,6 @@
 -- @include lib/commit
 -- @include lib/wake
 -- @include lib/once
-local earlier = repeated(request)
-if earlier then
-  return earlier
-end
 local BATCH = 100
 
 local function time_out(run)

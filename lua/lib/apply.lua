@@ -82,7 +82,7 @@ end
 
 local function completed(run, name, s, payload, ms, seq)
   end_lease(s, 'c')
-  set_field(run, output_fields[name] or field_of(output_fields, 'o:', name), kept(payload, ms, seq))
+  set_field(run, output_fields[name], kept(payload, ms, seq))
   move(run, name, s, 'c')
 end
 

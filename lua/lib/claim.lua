@@ -30,13 +30,13 @@ local function claim_outputs(run, planned, claimed)
     fresh[run.fields[i]] = run.fields[i + 1]
   end
   for i, dependency in ipairs(planned.deps) do
-    fields[i] = 'o:' .. dependency
+    fields[i] = output_fields[dependency]
   end
   for first = 1, #fields, 1000 do
     local stored = call('HMGET', run.key, unpack(fields, first, math.min(first + 999, #fields)))
     for k = 1, math.min(1000, #fields - first + 1) do
       local dependency = planned.deps[first + k - 1]
-      local text = fresh['o:' .. dependency] or stored[k]
+      local text = fresh[output_fields[dependency]] or stored[k]
       local other = run.steps[dependency]
       if text and not (other and other.status ~= 'c') then
         claimed[#claimed + 1] = dependency

@@ -158,7 +158,7 @@ local function diff_run(run)
   local stopped = was_live and not live
   for name, s in pairs(run.steps) do
     if s.dirty then
-      set_field(run, step_fields[name] or field_of(step_fields, 's:', name), step_text(s))
+      set_field(run, step_fields[name], step_text(s))
       diff_step(run, name, s, was_live, live)
     elseif stopped then
       diff_step(run, name, s, was_live, live)

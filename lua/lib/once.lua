@@ -1,4 +1,5 @@
--- Repeats: the reply of a call is kept under its request id, and a repeat is answered from it.
+-- Repeats: the reply of a call is kept under its request id, and a repeat is answered from it. A script that includes this begins with
+-- `repeated`, as the loader sees to it.
 -- @include lib/commit
 local once_key
 

@@ -25,6 +25,22 @@ each_call(function()
   runs, any_dropped, torn = {}, false, false
 end)
 
+-- names of fields by step, made once a call: the same few again and again
+local function fields_of(letter)
+  return { __index = function(fields, name)
+    local field = letter .. name
+    fields[name] = field
+    return field
+  end }
+end
+
+local STEP_FIELDS, OUTPUT_FIELDS = fields_of('s:'), fields_of('o:')
+local step_fields, output_fields
+
+each_call(function()
+  step_fields, output_fields = setmetatable({}, STEP_FIELDS), setmetatable({}, OUTPUT_FIELDS)
+end)
+
 -- was_*: what the hash said when the run was loaded. events: type, step, data, payload in turn.
 local function new_run(id)
   return {
@@ -74,7 +90,7 @@ local function load_chunk(run, names, first, last)
   local fields, at = {}, {}
   for i = first, last do
     if run.steps[names[i]] == nil then
-      fields[#fields + 1] = 's:' .. names[i]
+      fields[#fields + 1] = step_fields[names[i]]
       at[#at + 1] = names[i]
     end
   end
@@ -92,25 +108,12 @@ local function load_steps(run, names)
   end
 end
 
--- names of the fields of a step: the same few again and again
-local step_fields, output_fields
-
-each_call(function()
-  step_fields, output_fields = {}, {}
-end)
-
-local function field_of(fields, letter, name)
-  local field = letter .. name
-  fields[name] = field
-  return field
-end
-
 -- the run with one of its steps, read by one HMGET; nil where there is no such run
 local function load_run(id, name)
   local run = runs[id]
   if run == nil then
     local key = prefix .. 'run:' .. id
-    local got = call('HMGET', key, 'h', step_fields[name] or field_of(step_fields, 's:', name), 'i')
+    local got = call('HMGET', key, 'h', step_fields[name], 'i')
     if not got[1] then
       runs[id] = false
       return nil

@@ -34,11 +34,8 @@ _URL = re.compile(
 )
 _LOGIN = re.compile(r"(?<=://)([^:@/?]*):[^/?]*@")
 _SECRET = re.compile(r"((?:^|[?&])[a-z_]*password=)[^&]*", re.IGNORECASE)
-FAULTS = (
-    RedisError,
-    RedisClusterException,
-    OSError,
-)  # what a call may raise: the library's second is none of its first
+FAULTS = (RedisError, RedisClusterException, OSError)
+"""What a call may raise; the library's exception of a Cluster is no RedisError."""
 _PORTS = {"cluster": 6379, "sentinel": 26379}
 AFTER_THE_FIRST = 0.1  # seconds in which other nodes may answer once one has
 ANSWER_WITHIN = 1.0  # seconds after which a node, or a sentinel, is passed over

@@ -2,8 +2,8 @@
 
 The comment header of a script is its signature, and is parsed, so it cannot drift: `KEYS name type`, `ARGV name type` (`string`,
 `int`, or `list` for all that remain), `RETURNS`, `EVENTS`. A script becomes a function: its first line opens it, in place of the
-title its names become locals and `open` of lib/open begins the call. Errors that Redis tells by line of the library are told by
-file and line.
+title its names become locals, and `open` of lib/open and `repeated` of lib/once begin the call where it includes them. Errors that
+Redis tells by line of the library are told by file and line.
 
 Functions, not EVALSHA: a script makes all its closures anew at every call, which costs more than what a small call does. Redis 7.0
 gives a library that loads nothing but `redis.register_function`, so the first call builds it. The library is named by its content:
@@ -22,6 +22,7 @@ from pathlib import Path
 _INCLUDE = re.compile(r"^-- @include (\S+)\s*$")
 _HEADER = re.compile(r"^-- (KEYS|ARGV|RETURNS|EVENTS) (.*)$")
 _ERROR_LINE = re.compile(r"@?user_function:\s*(\d+)")
+_BEGINNINGS = {"lib/open": "open(KEYS, epoch)", "lib/once": "repeated(request)"}
 _NAME = "redisflow_LIBRARY"  # stands for the name until the text is whole and can be hashed
 
 
@@ -190,10 +191,7 @@ class _Source:
     def add_function(self, name: str, source: Sequence[str], arguments: Sequence[tuple[str, str]]) -> None:
         """A script, behind what it includes."""
         self._include(name, source, [])
-        head = [
-            "do local function main(KEYS, ARGV)",
-            _bind(arguments) + (" " + _OPEN if "lib/open" in self._included else ""),
-        ]
+        head = ["do local function main(KEYS, ARGV)", f"{_bind(arguments)} {_begin(source)}"]
         for number, line in enumerate([*head, *source[2:]], 1):
             self.add(f"{name}.lua", number, line)
         self.add(f"{name}.lua", len(source), f"end functions.{name} = main end")
@@ -229,7 +227,11 @@ class _Source:
                 self.add(f"{wanted}.lua", place, text)
 
 
-_OPEN = "local ended = open(KEYS, epoch) if ended then return ended end"
+def _begin(source: Sequence[str]) -> str:
+    """How a call begins, by what its script includes: it may end here, as of another epoch or as a repeat."""
+    included = {found.group(1) for line in source if (found := _INCLUDE.match(line))}
+    ends = [call for lib, call in _BEGINNINGS.items() if lib in included]
+    return f"local ended = {' or '.join(ends)} if ended then return ended end" if ends else ""
 
 
 def _bind(arguments: Sequence[tuple[str, str]]) -> str:
