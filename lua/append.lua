@@ -19,8 +19,8 @@ local function place_given(run, given)
   end
   if not run.last then
     local entry = call('XREVRANGE', run.key .. ':events', '+', '-', 'COUNT', 1)[1]
-    local ms, seq = match(entry and entry[1] or '0-0', '^(%d+)-(%d+)$')
-    run.last = tonumber(ms) + tonumber(seq)
+    local ms, seq = parse_id(entry and last_event(entry) or '0-0')
+    run.last = ms + seq
   end
   if run.seq == 0 and run.last < now then
     run.last = math.max(given, run.last + 1)
@@ -52,7 +52,7 @@ for i = events_from, #ARGV, 6 do
   if place then
     emit(run, kind, name, envelope, payload)
     run.given = run.given or {}
-    run.given[run.count - 3], run.seq = format('%d-0', place), 0
+    run.given[run.count - 1], run.seq = format('%d-0', place), 0
     at, seq, ms = place, 0, place
   else
     at, seq = emit(run, kind, name, envelope, payload)

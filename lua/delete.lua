@@ -28,8 +28,8 @@ local index = prefix .. 'runs:' .. slug_of(run) .. ':'
 local elsewhere = ''
 local last_page = 5000 -- entries looked through by one call; a longer stream goes page by page, its oldest entries first
 
-local function drop_submission(entry)
-  local submitted = cmsgpack.unpack(entry[2][6])
+local function drop_submission(value)
+  local _, submitted = open_event(value)
   for _, tag in ipairs(submitted.tg or {}) do
     gather(removes, index .. 'tag:' .. tag, run_id)
   end
@@ -46,11 +46,13 @@ end
 local has_failures = call('HEXISTS', run.key, 'e') == 1
 local page = call('XRANGE', stream, '-', '+', 'COUNT', has_failures and last_page or 10)
 for _, entry in ipairs(page) do
-  local kind = entry[2][2]
-  if kind == 'RunSubmitted' then -- nearly always the first
-    drop_submission(entry)
-  elseif kind == 'StepFailed' then
-    gather(removes, prefix .. 'failures', run_id .. '|' .. entry[1])
+  local values, ms, seq = entry[2], parse_id(entry[1])
+  for i = 1, #values, 2 do
+    if values[i] == 'RunSubmitted' then -- nearly always the first
+      drop_submission(values[i + 1])
+    elseif values[i] == 'StepFailed' then
+      gather(removes, prefix .. 'failures', format('%s|%d-%d', run_id, ms, seq + (i - 1) / 2))
+    end
   end
 end
 runs = {}

@@ -20,27 +20,43 @@ local wanted = {}
 for i = steps, #ARGV do
   wanted[ARGV[i]] = true
 end
-local ids = {}
+local stream = run.key .. ':events'
+local events, left = stream_events(run), {}
 run.erased = {}
-for _, event in ipairs(stream_events(run)) do
+for _, event in ipairs(events) do
   if (what == 'terminal' and TERMINAL[event[1]]) or (what == 'steps' and event[2] ~= '' and wanted[event[2]]) then
-    local id = format('%d-%d', event[6], event[7])
-    ids[#ids + 1] = id
     if event[1] == 'StepFailed' then
-      run.erased[#run.erased + 1] = run_id .. '|' .. id
+      run.erased[#run.erased + 1] = format('%s|%d-%d', run_id, event[6], event[7])
     end
+  else
+    left[#left + 1] = event
   end
 end
-load_steps(run, all_steps(run))
-for first = 1, #ids, 3000 do
-  if not write('XDEL', run.key .. ':events', unpack(ids, first, math.min(first + 2999, #ids))) then
-    run.lost = 'events could not be deleted'
+
+-- An entry may hold events that stay beside some that go, so what stays is written anew, each event with its id. That more entries were
+-- added than there are tells readers that some are gone.
+local function rewrite()
+  local fresh = stream .. ':new'
+  call('UNLINK', fresh)
+  for _, event in ipairs(left) do
+    call('XADD', fresh, format('%d-%d', event[6], event[7]), event[1], event[2] .. '\0' .. event[9] .. event[5])
   end
+  local last = events[#events]
+  call('XSETID', fresh, format('%d-%d', last[6], last[7]), 'ENTRIESADDED', #left + 1)
+  call('RENAME', fresh, stream)
+end
+
+load_steps(run, all_steps(run))
+local erased = #events - #left
+if erased > 0 and not pcall(rewrite) then
+  run.lost = 'events could not be deleted'
+  note_broken(run)
+  write('UNLINK', stream .. ':new')
 end
 run.still = true
 if not pcall(restate, run, true) then
   note_broken(run)
 end
-local answer = keep({ OK, #ids })
+local answer = keep({ OK, erased })
 commit(whole(answer))
 return answer

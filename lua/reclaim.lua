@@ -34,17 +34,6 @@ local function grace_left()
   return math.max(0, calm - now)
 end
 
-local function worker_of(run, name, lease)
-  local worker = 'unknown'
-  for _, entry in ipairs(call('XRANGE', run.key .. ':events', lease, lease)) do
-    local f = entry[2]
-    if f[2] == 'StepStarted' and f[4] == name then
-      worker = cmsgpack.unpack(f[6]).wi -- the last: all starts of an imported run share one lease
-    end
-  end
-  return worker
-end
-
 local function crash(run, name, worker, crashes)
   local s, planned = run.steps[name], plan_step(run.plan, name)
   local budget = planned and planned.crashes or math.huge
@@ -60,7 +49,8 @@ end
 local function reclaim_step(run, name, beat)
   local s = run.steps[name]
   local lease = s.lease > 0 and s.lease or s.ended
-  local worker = worker_of(run, name, format('%d', lease))
+  local start = start_at(run, name, format('%d', lease))
+  local worker = start and start.wi or 'unknown'
   local attempt = s.attempt
   emit(run, 'StepReclaimed', name, map(6, pair('a', attempt) .. pair('ow', worker)
     .. pair('rb', reclaimer) .. pair('lh', beat) .. pair('th', threshold) .. pair('sd', now - beat)))

@@ -4,14 +4,14 @@
 -- KEYS never string
 -- ARGV epoch string
 -- ARGV run_id string            '' for what belongs to no run
--- ARGV last_id string           stream id of the last event that the caller saw, '' where there is no stream
+-- ARGV last_id string           id of the last event that the caller saw, '' where there is no stream
 -- ARGV strays list              two each: key without its prefix, member; '' names the key itself
 -- RETURNS {OK | STALE}
 -- @include lib/open
 -- @include lib/commit
 local key = prefix .. 'run:' .. run_id
 local last = call('XREVRANGE', key .. ':events', '+', '-', 'COUNT', 1)[1]
-if (last and last[1] or '') ~= last_id then
+if (last and last_event(last) or '') ~= last_id then
   return { STALE }
 end
 

@@ -93,8 +93,8 @@ def decode_payload(text: str | bytes) -> Any:
 
 # --- the envelope -------------------------------------------------------------------------------------------------------
 #
-# A stream entry has four fields: `type`, `step`, `data`, `payload`. `data` is a msgpack map with the short names below (a run of
-# twelve events is half as long for it); `payload` is the one large JSON text of the event. Names are shared with lua/.
+# An event has `type`, `step`, `data` and `payload`, which backend/entries.py finds in the stream. `data` is a msgpack map with the
+# short names below (a run of twelve events is half as long for it); `payload` is its one large JSON text. lua/ has the same names.
 
 _CODES = {
     "attemptNumber": "a", "reason": "r", "availableAtUs": "v", "retryDelayMs": "rd", "priority": "p", "policyIndex": "pi",
@@ -148,14 +148,14 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def encode_event(wire: Mapping[str, Any], **own: Any) -> tuple[str, str, bytes, str]:
-    """The stream entry of an event given in wire form.
+    """What is stored of an event given in wire form.
 
     Args:
         wire: the event's fields by their wire names.
         own: fields of our own for the envelope, by their codes; None is left out.
 
     Returns:
-        The entry's `type`, `step`, `data` and `payload`.
+        Its `type`, `step`, `data` and `payload`.
     """
     kind = wire["type"]
     payload_name = _PAYLOADS.get(kind)
@@ -174,7 +174,7 @@ def encode_event(wire: Mapping[str, Any], **own: Any) -> tuple[str, str, bytes, 
 
 
 def entry_id(stream_id: str) -> int:
-    """The wire id of a stream entry `<µs>-<sequence>`: their sum."""
+    """The wire id of an event with the stream id `<µs>-<sequence>`: their sum."""
     millis, _, seq = stream_id.partition("-")
     return int(millis) + int(seq)
 
@@ -182,11 +182,11 @@ def entry_id(stream_id: str) -> int:
 def decode_event(
     stream_id: str, entry: Mapping[bytes, bytes], slug: str, run_id: str, version_of: Callable[[int], str]
 ) -> dict[str, Any]:
-    """The wire form of a stream entry.
+    """The wire form of a stored event.
 
     Args:
         stream_id: `<µs>-<sequence>`.
-        entry: the entry's four fields.
+        entry: its `type`, `step`, `data` and `payload`.
         slug: slug of the run's workflow.
         run_id: the run.
         version_of: gives the version of a plan number.

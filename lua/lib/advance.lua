@@ -65,12 +65,12 @@ local function first_failure(run)
     return run.failure.step, run.failure.error, run.failure.reason
   end
   local id = run.first_failure or call('HGET', run.key, 'f') or '0-0'
-  local entry = call('XRANGE', run.key .. ':events', id, id)[1]
-  if not entry then
+  local _, value = event_at(run, id)
+  if not value then
     return nil, packed({ message = 'a step failed' }), 'step-failed'
   end
-  local d = cmsgpack.unpack(entry[2][6])
-  return entry[2][4], cmsgpack.pack(d.e), d.f
+  local name, d = open_event(value)
+  return name, cmsgpack.pack(d.e), d.f
 end
 
 local function fail_run(run)

@@ -11,10 +11,10 @@ end)
 -- a stored payload as a claim gives it: "=<text>" where it fits the budget, else "@<event id>"
 local function payload_of(run, stored)
   if sub(stored, 1, 1) == '@' and spent < BUDGET then
-    local id = sub(stored, 2)
-    local entry = call('XRANGE', run.key .. ':events', id, id)[1]
-    if entry then
-      stored = '=' .. entry[2][8]
+    local _, value = event_at(run, sub(stored, 2))
+    if value then
+      local _, _, payload = open_event(value)
+      stored = '=' .. payload
     end
   end
   if spent + #stored > BUDGET and sub(stored, 1, 1) == '=' and #stored > INLINE + 1 then

@@ -203,18 +203,25 @@ local restate
 
 -- raises where a write does
 local function write_run(run)
-  local stream, id = run.key .. ':events', next_id
-  if run.first_seq then
-    id = now_text .. '-' .. run.first_seq -- runs of one submit keep their order by the time of their first event
+  local stream, events, n = run.key .. ':events', run.events, run.count
+  if run.given then
+    for i = 1, n, 2 do
+      call('XADD', stream, run.given[i] or next_id, events[i], events[i + 1])
+    end
+  elseif n <= 2 * PER_ENTRY then -- runs of one submit keep their order by the time of their first event
+    call('XADD', stream, run.first_seq and now_text .. '-' .. run.first_seq or next_id, unpack(events, 1, n))
+  else
+    for first = 1, n, 2 * PER_ENTRY do
+      local seq = (run.first_seq or 0) + (first - 1) / 2
+      call('XADD', stream, now_text .. '-' .. seq, unpack(events, first, math.min(first + 2 * PER_ENTRY - 1, n)))
+    end
   end
-  local events, given, types = run.events, run.given, not run.saved and types_of(run)
-  for i = 1, run.count, 4 do
-    local kind = events[i]
-    call('XADD', stream, given and given[i] or id, 'type', kind, 'step', events[i + 1], 'data', events[i + 2], 'payload', events[i + 3])
-    if types then
+  if not run.saved then
+    local types = types_of(run)
+    for i = 1, n, 2 do
+      local kind = events[i]
       types[kind] = (types[kind] or 0) + 1
     end
-    id = next_id
   end
   stored = run
   if run.disordered then -- what is folded stands in the order of time, not of arrival

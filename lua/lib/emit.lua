@@ -1,14 +1,17 @@
--- An event that happens: noted for commit to write; the caller folds it into its run. Answers with its time and its sequence.
+-- An event that happens: noted for commit to write, as lib/stream says; the caller folds it into its run. Answers with its time and
+-- its sequence.
 -- @include lib/apply
 -- @include lib/pack
+-- @include lib/stream
 local function emit(run, kind, name, data, payload)
   local events, n, seq = run.events, run.count, run.seq
+  local value = name .. '\0' .. data .. (payload or '')
   if not events then -- room for two from the start, since a table that grows by steps is rehashed at each
-    run.events = { kind, name, data, payload or '', false, false, false, false }
+    run.events = { kind, value, false, false }
   else
-    events[n + 1], events[n + 2], events[n + 3], events[n + 4] = kind, name, data, payload or ''
+    events[n + 1], events[n + 2] = kind, value
   end
-  run.count, run.seq = n + 4, seq + 1
+  run.count, run.seq = n + 2, seq + 1
   return now + seq, seq
 end
 

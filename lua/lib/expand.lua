@@ -44,9 +44,9 @@ do
       torn = torn or not run
       return
     end
-    if LIVE[run.status] then -- roots of a delayed run wait as long as it does
-      local first = call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
-      local d = first and first[2][6] ~= '' and cmsgpack.unpack(first[2][6]) or {}
+    local first = LIVE[run.status] and call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
+    if first then -- roots of a delayed run wait as long as it does
+      local _, d = open_event(first[2][2])
       run.wait = d.v or (d.dl and tonumber(run.created) + d.dl) or nil
     end
     for _ = 1, EXPAND_CHUNKS do

@@ -6,12 +6,13 @@ local function stream_events(run)
   repeat
     local page = call('XRANGE', run.key .. ':events', from, '+', 'COUNT', 1000)
     for _, entry in ipairs(page) do
-      local f = entry[2]
-      local ms, seq = match(entry[1], '^(%d+)-(%d+)$')
-      local d = f[6] ~= '' and cmsgpack.unpack(f[6]) or {}
-      local id = tonumber(ms) + tonumber(seq)
-      found[#found + 1] = { f[2], f[4], d.ts or id, d, f[8], tonumber(ms), tonumber(seq), id, f[6] }
-      sorted = sorted and (not d.ts)
+      local values, ms, seq = entry[2], parse_id(entry[1])
+      for i = 1, #values, 2 do
+        local name, d, payload, envelope = open_event(values[i + 1])
+        found[#found + 1] = { values[i], name, d.ts or ms + seq, d, payload, ms, seq, ms + seq, envelope }
+        sorted = sorted and (not d.ts)
+        seq = seq + 1
+      end
       from = '(' .. entry[1]
     end
   until #page < 1000

@@ -41,7 +41,7 @@ each_call(function()
   step_fields, output_fields = setmetatable({}, STEP_FIELDS), setmetatable({}, OUTPUT_FIELDS)
 end)
 
--- was_*: what the hash said when the run was loaded. events: type, step, data, payload in turn.
+-- was_*: what the hash said when the run was loaded. events: type and value in turn.
 local function new_run(id)
   return {
     id = id, key = prefix .. 'run:' .. id, steps = {}, events = false, count = 0, seq = 0,

@@ -18,12 +18,9 @@ do
     for name, s in pairs(run.steps) do
       if s.was == 'r' and s.lease ~= 0 then
         local lease = format('%d', s.lease)
-        for _, entry in ipairs(pcall_write('XRANGE', run.key .. ':events', lease, lease)) do
-          local f = entry[2]
-          if f[2] == 'StepStarted' and f[4] == name then
-            local worker = cmsgpack.unpack(f[6]).wi
-            pcall_write('SPUBLISH', prefix .. 'wake:' .. worker, 'x' .. run.id .. '|' .. name .. '|' .. lease)
-          end
+        local found, start = pcall(start_at, run, name, lease)
+        if found and start then
+          pcall_write('SPUBLISH', prefix .. 'wake:' .. start.wi, 'x' .. run.id .. '|' .. name .. '|' .. lease)
         end
       end
     end

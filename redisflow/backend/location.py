@@ -25,6 +25,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
 
+from redisflow.backend.entries import share_events
 from redisflow.backend.tls import share_tls
 from redisflow.model.errors import ServerUnavailable
 
@@ -144,6 +145,7 @@ def make_client(location: Location, url: str) -> Client:
     except (ValueError, TypeError) as error:
         raise _misread(url, str(error)) from None
     share_tls(client)
+    share_events(client)
     return client
 
 

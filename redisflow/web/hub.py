@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.entries import order
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.glance import last_stream_id, read_after
 from redisflow.codec import decode_event
@@ -33,16 +34,6 @@ LOOK = 20
 
 Item = tuple[str, dict[str, Any]]
 """Stream id and wire form of an event."""
-
-
-def order(stream_id: str) -> tuple[int, int]:
-    """A stream id as something to compare.
-
-    Raises:
-        ValueError: it is none.
-    """
-    first, _, second = stream_id.partition("-")
-    return int(first), int(second or 0)
 
 
 class Feed:
@@ -210,10 +201,10 @@ class Hub:
         """Events from the stream itself, up to where the feed was."""
         while order(after) < order(upto):
             page = (await read_after(self._backend, {feed.run_id: after}, PAGE))[feed.run_id]
+            if not page:
+                return
             for stream_id, entry in page:
                 if order(stream_id) > order(upto):
                     return
                 after = stream_id
                 yield feed.decode(stream_id, entry)
-            if len(page) < PAGE:
-                return

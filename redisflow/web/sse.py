@@ -12,8 +12,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from redisflow.backend.entries import order
 from redisflow.model.errors import InvalidArgument, RedisflowError
-from redisflow.web.hub import order
 
 log = logging.getLogger("redisflow.web")
 PING = 15.0

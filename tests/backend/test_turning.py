@@ -186,7 +186,7 @@ async def test_a_claim_that_raises_takes_its_run_with_it_and_no_other(
     reply = await turn(backend, 1, want=9, outcomes=outcomes)
     refused, taken = reply[ANSWERS]
     assert (refused[0], taken) == (Reply.REJECTED, Reply.OK)
-    assert b"stream ID" in refused[1]
+    assert b"is no id of an event" in refused[1]
     assert {(entry[0].decode(), entry[1].decode()) for entry in reply[CLAIMS]} == {(good, n) for n in (*more, "last")}
     assert await places(backend, bad) == before
     assert (await history(backend, good))[-1] == "StepStarted last"

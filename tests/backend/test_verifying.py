@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from redisflow import Client, Reclaimer, Settings, Skip, StepContext, Worker, Workflow
+from redisflow.backend.entries import pack_entry
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.verify import Verifier
 from redisflow.backend.types import Submission
@@ -228,8 +229,8 @@ async def test_a_broken_history_is_told_with_its_events_and_left(bench: Bench) -
     ran = await claim(backend, run_id, "a")
     done(await backend.complete_step(ran, "1"))
     events = bench.keys.events(run_id)
-    entry = {"type": "StepCompleted", "step": "a", "data": pack({"a": 1, "d": 1, "x": False}), "payload": "1"}
-    stream_id = await backend.client.xadd(events, entry)  # type: ignore[arg-type]
+    entry = pack_entry(("StepCompleted", "a", pack({"a": 1, "d": 1, "x": False}), "1"))
+    stream_id = await backend.client.execute_command("XADD", events, "*", *entry)
     try:
         found = await Verifier(backend).check_run(run_id)
         fence = [violation for violation in found if violation.rule == "fence"]

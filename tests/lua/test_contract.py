@@ -87,6 +87,7 @@ def test_only_commit_and_a_few_named_files_write() -> None:
         "forget.lua",
         "wait.lua",
         "turn.lua",
+        "erase.lua",
     }
 
 

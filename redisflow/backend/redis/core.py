@@ -23,7 +23,7 @@ from redisflow.model.errors import NamespaceLost, RedisflowError, ServerUnsuitab
 from redisflow.settings import Settings
 
 log = logging.getLogger("redisflow.backend")
-SCHEMA = 1
+SCHEMA = 2
 OLDEST = (7, 0, 0)
 SCANNED = 500  # keys looked at in one page
 READY_DEADLINE = 1_000_000  # µs that `backend_ready` rides out a fault

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from typing_extensions import Unpack
 
 from redisflow.backend.checks import check_integer
+from redisflow.backend.entries import span_of
 from redisflow.backend.redis.walk import Walk, WindowOptions, decode_counted
 from redisflow.model.analytics import (
     ErrorAnalysis,
@@ -145,12 +146,16 @@ class ErrorQueries(Walk):
             pipe = self.client.pipeline(transaction=False)
             for _, member, partition in places:
                 run_id, stream_id = _parts(member)
-                pipe.xrange(self.partitions[partition].events(run_id), min=stream_id, max=stream_id)
+                pipe.xrange(self.partitions[partition].events(run_id), **span_of(stream_id))
             found: list[Any] = await pipe.execute()
             return found
 
         found = await self.server.retry(read) if places else []
-        return [(_parts(place[1])[0], entries) for place, entries in zip(places, found, strict=True)]
+        members = [_parts(member) for _, member, _ in places]
+        return [
+            (run_id, [event for event in events if event[0].decode() == stream_id])
+            for (run_id, stream_id), events in zip(members, found, strict=True)
+        ]
 
 
 def _parts(member: bytes) -> tuple[str, str]:

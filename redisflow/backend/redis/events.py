@@ -8,6 +8,7 @@ from typing import Any
 
 from redisflow.backend import keys as k
 from redisflow.backend.checks import check_words
+from redisflow.backend.entries import before, order
 from redisflow.backend.redis.header import parse_header
 from redisflow.backend.redis.runs import Runs
 from redisflow.codec import compose_output, decode_event, decode_events
@@ -24,7 +25,7 @@ class Events(Runs):
     """Reads over streams."""
 
     async def read_stream(self, run_id: str) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
-        """Entries of a run's stream, page by page."""
+        """Events of a run's stream, page by page."""
         key, low = self.keys_of(k.check_run_id(run_id)).events(run_id), "-"
         while True:
             page = await self.server.retry(partial(self.client.xrange, key, min=low, count=PAGE))
@@ -119,19 +120,21 @@ class Events(Runs):
         key = self.keys_of(run_id).events(run_id)
         exported: dict[str, str] = {}
         ended = False
+        floor, cursor = order(after), before(after)
         while True:
             reply = await self.server.retry(
-                lambda: self.client.xread({key: after}, count=PAGE, block=block_ms)  # noqa: B023 - awaited at once
+                lambda: self.client.xread({key: cursor}, count=PAGE, block=block_ms)  # noqa: B023 - awaited at once
             )
             if not reply:
                 # a blocked XREAD never wakes on a deleted stream
                 if await self.run_context(run_id) is None:
                     raise RunNotFound(run_id)
                 continue
-            entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
-            for stream_id, entry in entries:
-                after = stream_id.decode()
-                wire = decode_event(after, entry, slug, run_id, version_of)
+            for stream_id, entry in reply[0][1]:
+                cursor = stream_id.decode()
+                if order(cursor) <= floor:
+                    continue
+                wire = decode_event(cursor, entry, slug, run_id, version_of)
                 if wire["type"] == "StepCompleted" and wire.get("exportOutput"):
                     exported[wire["stepId"]] = wire["output"]
                 elif wire["type"] == "WorkflowCompleted" and not entry[b"payload"]:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
+from redisflow.backend.entries import event_with_id, later, span_of
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.walk import decode_counted
@@ -110,13 +111,12 @@ async def latest_failures(backend: RedisBackend, limit: int) -> list[Any]:
     )
     newest = sorted(((at, member) for page in replies for member, at in page), reverse=True)[:limit]
     places = [member.decode().partition("|")[::2] for _, member in newest]
-    calls = [("xrange", backend.keys_of(run).events(run), {"min": at, "max": at}) for run, at in places]
+    calls = [("xrange", backend.keys_of(run).events(run), span_of(at)) for run, at in places]
     events = []
-    for (run_id, _), entries in zip(places, await _pipeline(backend, calls), strict=True):
-        context = await backend.run_context(run_id)
-        if entries and context is not None:
-            wire = decode_event(entries[0][0].decode(), entries[0][1], context[0], run_id, context[1])
-            events.append(parse_event(wire))
+    for (run_id, at), found in zip(places, await _pipeline(backend, calls), strict=True):
+        context, event = await backend.run_context(run_id), event_with_id(found, at)
+        if event is not None and context is not None:
+            events.append(parse_event(decode_event(at, event, context[0], run_id, context[1])))
     return events
 
 
@@ -169,13 +169,16 @@ async def plan_of_version(backend: RedisBackend, version: str) -> Plan | None:
 
 
 async def read_after(backend: RedisBackend, cursors: dict[str, str], limit: int) -> dict[str, list[tuple[str, Any]]]:
-    """Entries of each run after a stream id, as they stand in the stream: one command a run, one round trip a node."""
+    """Events of each run after a stream id, of a limited number of entries: one command a run, one round trip a node."""
     runs = list(cursors)
-    calls = [("xrange", backend.keys_of(run).events(run), {"min": f"({cursors[run]}", "count": limit}) for run in runs]
+    calls = [
+        ("xrange", backend.keys_of(run).events(run), {"min": span_of(cursors[run])["min"], "count": limit})
+        for run in runs
+    ]
     replies = await _pipeline(backend, calls)
     return {
-        run: [(stream_id.decode(), entry) for stream_id, entry in entries]
-        for run, entries in zip(runs, replies, strict=True)
+        run: later([(stream_id.decode(), event) for stream_id, event in events], cursors[run])
+        for run, events in zip(runs, replies, strict=True)
     }
 
 

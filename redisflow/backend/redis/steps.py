@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from redisflow.backend import keys as k
+from redisflow.backend.entries import event_with_id, span_of
 from redisflow.backend.redis.events import Events
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Claim, Settled
@@ -52,8 +53,9 @@ class Steps(Events):
             return stored[1:].decode()
         event_id = stored[1:].decode()
         key = self.partitions[partition].events(run_id)
-        found = await self.server.retry(lambda: self.client.xrange(key, min=event_id, max=event_id))
-        return found[0][1][b"payload"].decode() if found else None
+        found = await self.server.retry(lambda: self.client.xrange(key, **span_of(event_id)))
+        event = event_with_id(found, event_id)
+        return event[b"payload"].decode() if event else None
 
     async def complete_step(
         self, claim: Claim, output: str, *, duration_us: int = 0, export_output: bool = False

@@ -127,7 +127,7 @@ class Walk(Upkeep):
         streams = await self._first_entries(keys, [run_id for run_id, _ in runs])
         for (run_id, slug), entries in zip(runs, streams, strict=True):
             events = decode_counted(entries, slug, run_id, names, window)
-            if len(entries) == ENTRIES:
+            if len(entries) >= ENTRIES:
                 async for page in self._later_entries(keys, run_id, entries[-1][0]):
                     events += decode_counted(page, slug, run_id, names, window)
             # the wire id of an event grows with its place in the stream

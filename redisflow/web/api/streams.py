@@ -9,11 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from redisflow.backend.entries import order
 from redisflow.backend.redis.events import TERMINAL
 from redisflow.backend.redis.glance import last_stream_id
 from redisflow.model.errors import RunNotFound
 from redisflow.web.desk import Desk
-from redisflow.web.hub import Item, order
+from redisflow.web.hub import Item
 from redisflow.web.sse import event_stream, json_message, last_event_id
 
 LIVE = ("pending", "running")

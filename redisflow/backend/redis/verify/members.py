@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
+from redisflow.backend.entries import event_with_id, span_of
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.header import MALFORMED, STATUSES, Header, StepField, parse_header, parse_step
 from redisflow.codec import unpack
@@ -219,14 +220,16 @@ class Members:
     def _ask(self, asked: Member, pipe: Any) -> None:
         pipe.hmget(self._keys.run(asked.run_id), "h", "w", f"s:{asked.step}")
         if asked.entry:
-            last = "+" if asked.entry == "-" else asked.entry
-            pipe.xrange(self._keys.events(asked.run_id), asked.entry, last, count=1)
+            span = {"count": 1} if asked.entry == "-" else span_of(asked.entry)
+            pipe.xrange(self._keys.events(asked.run_id), **span)
         else:
             pipe.exists(self._keys.never)  # nothing to read; the replies come in pairs
 
     async def _said(self, asked: Member, hash_: list[bytes | None], entries: Any) -> Said:
         raw_header, raw_slug, raw_step = hash_
-        entry = entries[0][1] if asked.entry and entries else None
+        entry = None
+        if asked.entry and entries:
+            entry = entries[0][1] if asked.entry == "-" else event_with_id(entries, asked.entry)
         try:
             header = parse_header(raw_header) if raw_header else None
             step = parse_step(raw_step) if raw_step else None

@@ -1,0 +1,57 @@
+-- How events stand in a run's stream. An entry holds all events that a call adds to the run, so none of them can be there without the
+-- others: for each a field named by its type, whose value is its step, NUL, its envelope and, where it has one, its payload. The first
+-- has the entry's id, those behind it the ids that follow. The twin for readers is redisflow/backend/entries.py.
+-- @include lib/open
+local PER_ENTRY = 250 -- events; a call that adds more to a run makes several entries
+
+-- step, fields, payload and packed envelope of a value
+local function open_event(value)
+  local bar = find(value, '\0', 1, true)
+  local ends, fields = cmsgpack.unpack_one(value, bar)
+  if ends < 0 then
+    return sub(value, 1, bar - 1), fields, '', sub(value, bar + 1)
+  end
+  return sub(value, 1, bar - 1), fields, sub(value, ends + 1), sub(value, bar + 1, ends)
+end
+
+local function parse_id(id)
+  local ms, seq = match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+-- id of the last event of an entry
+local function last_event(entry)
+  local ms, seq = parse_id(entry[1])
+  return format('%d-%d', ms, seq + #entry[2] / 2 - 1)
+end
+
+-- type and value of the event with an id, or nil
+local function event_at(run, id)
+  local ms, seq = match(id, '^(%d+)-(%d+)$')
+  if not ms then
+    error("'" .. id .. "' is no id of an event", 0)
+  end
+  local entries = call('XRANGE', run.key .. ':events', ms, id)
+  local entry = entries[#entries]
+  if entry then
+    local _, first = parse_id(entry[1])
+    local place = 2 * (tonumber(seq) - first)
+    return entry[2][place + 1], entry[2][place + 2]
+  end
+end
+
+-- the fields of the last StepStarted of a step in the call that made a lease: all starts of an imported run share one
+local function start_at(run, name, lease)
+  local found
+  for _, entry in ipairs(call('XRANGE', run.key .. ':events', lease, lease)) do
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'StepStarted' then
+        local step, fields = open_event(entry[2][i + 1])
+        if step == name then
+          found = fields
+        end
+      end
+    end
+  end
+  return found
+end
