@@ -17,14 +17,15 @@ local function place_given(run, given)
   if given > now then
     return false
   end
-  if not run.last then
-    local entry = call('XREVRANGE', run.key .. ':events', '+', '-', 'COUNT', 1)[1]
+  local rare = rare_of(run)
+  if not rare.last then
+    local entry = call('XREVRANGE', run.stream, '+', '-', 'COUNT', 1)[1]
     local ms, seq = parse_id(entry and last_event(entry) or '0-0')
-    run.last = ms + seq
+    rare.last = ms + seq
   end
-  if run.seq == 0 and run.last < now then
-    run.last = math.max(given, run.last + 1)
-    return run.last
+  if run.seq == 0 and rare.last < now then
+    rare.last = math.max(given, rare.last + 1)
+    return rare.last
   end
 end
 
@@ -39,7 +40,8 @@ for i = events_from, #ARGV, 6 do
     runs[id], made[run] = run, true
     runs[#runs + 1] = run
   end
-  run.saved = true -- rollups count what the engine does
+  local rare = rare_of(run)
+  rare.saved = true -- rollups count what the engine does
   local fields = cmsgpack.unpack(envelope)
   local given, place = tonumber(ARGV[i + 5]), nil
   if given then
@@ -51,8 +53,8 @@ for i = events_from, #ARGV, 6 do
   local at, seq, ms
   if place then
     emit(run, kind, name, envelope, payload)
-    run.given = run.given or {}
-    run.given[run.count - 1], run.seq = format('%d-0', place), 0
+    rare.given = rare.given or {}
+    rare.given[run.count - 1], run.seq = format('%d-0', place), 0
     at, seq, ms = place, 0, place
   else
     at, seq = emit(run, kind, name, envelope, payload)
@@ -66,9 +68,9 @@ for i = events_from, #ARGV, 6 do
   if kind ~= 'LogEntry' then
     -- a given time may lie before what was folded already; an end takes the places of steps that are not loaded; and what lies after the
     -- end makes the run a stray
-    run.disordered = run.disordered or fields.ts and (reducer or fields.ts > now) or not LIVE[run.status]
+    rare.disordered = rare.disordered or fields.ts and (reducer or fields.ts > now) or not LIVE[run.status]
   end
-  run.still = run.still ~= false and not fields.go -- go: imported with its plan
+  rare.still = rare.still ~= false and not fields.go -- go: imported with its plan
   if kind == 'StepFailed' then
     note_failure(run, fields.ts or at, ms, seq)
   end

@@ -10,7 +10,7 @@
 -- @include lib/expand
 local run = load_run(run_id, '')
 if not run then
-  gather(removes, prefix .. 'ended', run_id) -- left where an earlier delete could not be written whole
+  take_out(here.ended, run_id) -- left where an earlier delete could not be written whole
   commit()
   return { GONE }
 elseif LIVE[run.status] then
@@ -23,15 +23,15 @@ elseif call('ZSCORE', prefix .. 'expand', run_id) then
   commit()
   return { MORE }
 end
-local stream = run.key .. ':events'
-local index = prefix .. 'runs:' .. slug_of(run) .. ':'
+local stream = run.stream
+local index = 'runs:' .. slug_of(run) .. ':'
 local elsewhere = ''
 local last_page = 5000 -- entries looked through by one call; a longer stream goes page by page, its oldest entries first
 
 local function drop_submission(value)
   local _, submitted = open_event(value)
   for _, tag in ipairs(submitted.tg or {}) do
-    gather(removes, index .. 'tag:' .. tag, run_id)
+    take_out(set_named(index .. 'tag:' .. tag), run_id)
   end
   if submitted.ix then
     elsewhere = submitted.ih
@@ -51,7 +51,7 @@ for _, entry in ipairs(page) do
     if values[i] == 'RunSubmitted' then -- nearly always the first
       drop_submission(values[i + 1])
     elseif values[i] == 'StepFailed' then
-      gather(removes, prefix .. 'failures', format('%s|%d-%d', run_id, ms, seq + (i - 1) / 2))
+      take_out(set_named('failures'), format('%s|%d-%d', run_id, ms, seq + (i - 1) / 2))
     end
   end
 end
@@ -62,9 +62,9 @@ if has_failures and #page == last_page and elsewhere == '' then
   commit()
   return { MORE }
 end
-gather(removes, index .. STATUS[run.status], run_id)
-gather(removes, prefix .. 'waiters', run_id)
-gather(removes, prefix .. 'strays', run_id)
+take_out(set_named(index .. STATUS[run.status]), run_id)
+take_out(set_named('waiters'), run_id)
+take_out(set_named('strays'), run_id)
 -- retention finds the run by `ended`, so that goes last, and only when all else is gone
 if not commit() or not write('UNLINK', stream, run.key) or not write('ZREM', prefix .. 'ended', run_id) then
   return { MORE }

@@ -20,13 +20,14 @@ local wanted = {}
 for i = steps, #ARGV do
   wanted[ARGV[i]] = true
 end
-local stream = run.key .. ':events'
+local stream = run.stream
 local events, left = stream_events(run), {}
-run.erased = {}
+local rare = rare_of(run)
+rare.erased, rare.still = {}, true
 for _, event in ipairs(events) do
   if (what == 'terminal' and TERMINAL[event[1]]) or (what == 'steps' and event[2] ~= '' and wanted[event[2]]) then
     if event[1] == 'StepFailed' then
-      run.erased[#run.erased + 1] = format('%s|%d-%d', run_id, event[6], event[7])
+      rare.erased[#rare.erased + 1] = format('%s|%d-%d', run_id, event[6], event[7])
     end
   else
     left[#left + 1] = event
@@ -53,7 +54,6 @@ if erased > 0 and not pcall(rewrite) then
   note_broken(run)
   write('UNLINK', stream .. ':new')
 end
-run.still = true
 if not pcall(restate, run, true) then
   note_broken(run)
 end

@@ -38,7 +38,8 @@ for first = 1, #members, 1000 do
     if math.floor((now - s.lease) / EVENT_EVERY) > math.floor((before - s.lease) / EVENT_EVERY) then
       emit(run, 'StepHeartbeat', name, map(2, pair('a', s.attempt) .. pair('wi', worker)))
     end
-    run.touched, s.dirty, s.renewed, s.beat = true, true, true, math.max(now, before)
+    rare_of(run).touched = true
+    s.dirty, s.renewed, s.beat = true, true, math.max(now, before)
   end
 end
 local worker_key = prefix .. 'worker:' .. worker

@@ -78,7 +78,7 @@ if grace == 0 then
         drop(run, what)
       end
     elseif not LIVE[run.was_status] then
-      gather(removes, prefix .. 'running', stale[i]) -- an ended run whose members are still being taken away
+      take_out(here.running, stale[i]) -- an ended run whose members are still being taken away
     end
   end
   more = #stale == 2 * BATCH and MORE or OK

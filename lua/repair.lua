@@ -26,11 +26,13 @@ end
 for i = strays, #ARGV, 2 do
   local name, member = ARGV[i], ARGV[i + 1]
   local queue, level = match(name == 'levels' and 'scheduled:' .. member or name, '^scheduled:(.*):(%-?%d+)$')
-  local set = queue and touch_queue(queue, tonumber(level)) or prefix .. name
+  local set = queue and level_of(queue, tonumber(level)) or set_named(name)
   if member == '' then
     drop_key(name)
   elseif name ~= 'levels' then
-    gather(removes, set, member)
+    take_out(set, member)
+  elseif not set.touched then -- its head is looked at again
+    touch(set)
   end
 end
 if last then

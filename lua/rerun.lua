@@ -58,13 +58,13 @@ for _, name in ipairs(names) do
     if (run.fanned or 0) < FAN_OUT then
       schedule(run, name, plan_step(run.plan, name).deps[1] and 'd' or 'i', 1, 0)
     else
-      run.expand = true
+      rare_of(run).expand = true
     end
   elseif s.status == 'p' and s.attempt == 0 then
     s.dirty = s.unmet ~= #plan_step(run.plan, name).deps
   end
 end
-for i = 1, run.expand and 0 or #names do -- what was skipped stays so, and takes along what needs it
+for i = 1, run.rare.expand and 0 or #names do -- what was skipped stays so, and takes along what needs it
   local from = run.steps[names[i]].status == 'p' and skipped_need(run, names[i])
   if from then
     cascade(run, names[i], from)

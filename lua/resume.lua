@@ -19,7 +19,7 @@ elseif not LIVE[run.status] then
 end
 emit(run, 'WorkflowResumed', '', map(4, pair('pl', run.number) .. pair('oi', run_id) .. pair('rn', run.done)
   .. pair('pn', run.open)))
-run.expand = run.plan and true or nil
+rare_of(run).expand = run.plan and true
 local answer = keep({ OK, run.done, run.open })
 commit(whole(answer))
 return answer

@@ -45,7 +45,7 @@ run_retried(run, at, before + 1)
 for _, name in ipairs(retried) do
   schedule(run, name, run.steps[name].attempt > 0 and 'r' or 'd', run.steps[name].attempt + 1, 0)
 end
-run.expand = run.plan.n > FAN_OUT or nil -- a cascade of the last attempt may have been cut off by its end
+rare_of(run).expand = run.plan.n > FAN_OUT -- a cascade of the last attempt may have been cut off by its end
 local answer = keep({ OK, #retried })
 commit(function()
   if not LIVE[run.status] then

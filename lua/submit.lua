@@ -17,7 +17,7 @@ local root_data = {} -- by delay: nearly always the same
 
 local function submit_run(id, d, envelope, input, k)
   local run = new_run(id)
-  run.seq, run.first_seq = k, k
+  run.seq = k -- so that runs of one call keep their order by the time of their first event
   runs[id] = run
   runs[#runs + 1] = run
   submitted(run, d, (emit(run, 'RunSubmitted', '', envelope, input)), input, now, k)
@@ -35,7 +35,9 @@ local function submit_run(id, d, envelope, input, k)
     emit(run, 'StepScheduled', roots[i], data)
     scheduled(run, roots[i], s, 1, run.available)
   end
-  run.expand = run.plan.fan
+  if run.plan.fan then
+    rare_of(run).expand = true
+  end
   return run
 end
 

@@ -35,7 +35,7 @@ for _, member in ipairs(late) do
   elseif id and not run then
     return { TORN }
   elseif id then
-    gather(removes, prefix .. 'deadlines', member)
+    take_out(set_named('deadlines'), member)
   end
 end
 local old = call('ZRANGE', prefix .. 'ended', '-inf', now - retention, 'BYSCORE', 'LIMIT', 0, BATCH)

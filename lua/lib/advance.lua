@@ -1,6 +1,7 @@
 -- What follows the end of a step, in the same call: dependents that became ready are scheduled, skips cascade, and when nothing is
 -- left the run ends. There is no moment at which a crash strands a run.
 -- @include lib/emit
+-- @include lib/rollup
 local FAN_OUT = 500 -- steps scheduled by one call; the rest go by `expand`
 local fresh         -- steps that this call scheduled and that are due
 
@@ -39,10 +40,10 @@ end
 local function clear_members(run)
   if run.active > 0 then
     if run.plan and run.plan.n > FAN_OUT then
-      run.expand = true
+      rare_of(run).expand = true
     else
       load_steps(run, all_steps(run))
-      run.stopped = true
+      rare_of(run).stopped = true
     end
   end
 end
@@ -54,17 +55,18 @@ local function end_run(run, kind, count, pairs_text)
   local at = now + run.seq
   local took = math.max(0, at - tonumber(run.created))
   emit(run, kind, '', char(0x82 + count) .. (run.attempt == 1 and FIRST or pair('w', run.attempt)) .. '\161d' .. packed(took) .. pairs_text)
-  run.took = took
+  count_bucket('r', bucket_of(took))
   run_ended(run, at, RUN_END[kind])
   clear_members(run)
 end
 
 -- the error of the step that failed first: from this call, else from its event
 local function first_failure(run)
-  if run.failure then
-    return run.failure.step, run.failure.error, run.failure.reason
+  local failure = run.rare.failure
+  if failure then
+    return failure.step, failure.error, failure.reason
   end
-  local id = run.first_failure or call('HGET', run.key, 'f') or '0-0'
+  local id = run.rare.first_failure or call('HGET', run.key, 'f') or '0-0'
   local _, value = event_at(run, id)
   if not value then
     return nil, packed({ message = 'a step failed' }), 'step-failed'
@@ -84,13 +86,13 @@ local function fail_run(run)
 end
 
 local function conclude(run)
-  if not LIVE[run.status] or run.expand then
+  if not LIVE[run.status] or run.rare.expand then
     return
   end
   local stop = not run.plan or run.plan.on_error ~= 'finish'
   if run.failed and (stop or run.open == 0) then
     fail_run(run)
-  elseif run.failed and run.active == 0 and (run.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
+  elseif run.failed and run.active == 0 and (run.rare.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
     fail_run(run)
   elseif run.open == 0 then
     local plan = run.plan
@@ -140,13 +142,13 @@ local function advance(run, name)
             cascade(run, dependent, from)
             ended[#ended + 1] = dependent
           else
-            run.expand = true
+            rare_of(run).expand = true
           end
         elseif other.unmet == 0 then
           if (run.fanned or 0) < FAN_OUT then
             schedule_ready(run, dependent)
           else
-            run.expand = true
+            rare_of(run).expand = true
           end
         end
       end

@@ -69,7 +69,7 @@ local function scheduled(run, name, s, attempt, available, level, since)
   end
   s.level = level and math.max(-100, math.min(100, level)) or run.priority
   if s.status == 'f' and run.failed then -- only in a copied past: a retry of the run has cleared it before
-    run.failed, run.first_failure = false, nil
+    run.failed, rare_of(run).first_failure = false, nil
     set_field(run, 'f', '')
   end
   move(run, name, s, 's')
@@ -93,8 +93,9 @@ local function failed(run, name, s, reason, terminal, ms, seq)
   end
   if terminal then
     if not run.failed then
-      run.failed, run.first_failure = true, format('%d-%d', ms, seq)
-      set_field(run, 'f', run.first_failure)
+      local id = format('%d-%d', ms, seq)
+      run.failed, rare_of(run).first_failure = true, id
+      set_field(run, 'f', id)
     end
     move(run, name, s, 'f')
   end
@@ -121,10 +122,13 @@ local function submitted(run, d, at, payload, ms, seq)
   run.open = run.open + (run.plan and run.plan.n or 0)
   run.priority, run.created = d.p or 0, format('%016d', at)
   run.available = d.v or at + (d.dl or 0)
-  run.tags, run.key_hash = d.tg, not d.ix and d.ih
+  if d.tg or d.ih then
+    local rare = rare_of(run)
+    rare.tags, rare.key_hash = d.tg, not d.ix and d.ih
+  end
   if d.tm then
     run.timeout = d.tm
-    run.deadline = run.available + d.tm
+    rare_of(run).deadline = run.available + d.tm
   end
   if payload ~= '' then
     run.input = kept(payload, ms, seq)
@@ -160,7 +164,7 @@ local function run_retried(run, at, attempt)
     set_field(run, 'f', '')
   end
   if run.timeout > 0 then
-    run.deadline = at + run.timeout
+    rare_of(run).deadline = at + run.timeout
   end
 end
 

@@ -78,7 +78,7 @@ local function start_step(run, name, worker_pairs, worker_count, slot_pairs)
   end
   local at = emit(run, 'StepStarted', name, char(0x82 + worker_count) .. head .. worker_pairs .. (slot_pairs or ''))
   if s.available then
-    s.waited = math.max(0, at - s.available)
+    count_bucket('w', bucket_of(math.max(0, at - s.available)))
   end
   started(run, name, s, attempt, now)
   local input = run.input and (payload_of(run, run.input) or run.input) or ''
@@ -136,7 +136,7 @@ local function take_due(due, want, take)
             taken = taken + 1
           elseif not LIVE[run.was_status] then
             -- an ended run whose members are still being taken away
-            gather(removes, touch_queue(level.queue, level.level), member)
+            take_out(level_of(level.queue, level.level), member)
           end
         end
       end

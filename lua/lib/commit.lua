@@ -4,27 +4,61 @@
 -- @include lib/refold
 -- @include lib/rollup
 local STATUS = { p = 'pending', r = 'running', c = 'completed', f = 'failed', x = 'cancelled' }
-local adds, removes, level_of
 local counts, soonest -- of each queue: steps that became due, and the earliest time of what was scheduled
 local ended_runs, extra_writes
 local records -- idempotency records to set
 local kept_key, kept_answer -- of lib/once: the reply for a repeat of this call
-local running_key, ended_key
-local index_keys, queue_keys
+local here -- the sorted sets of this call's partition
+local touched -- those that this call changes
 local score_texts -- many runs of a call end at the same time
 local broken
 local stored -- the run whose events were all written last
 
-each_call(function()
-  adds, removes, level_of = {}, {}, {}
-  counts, soonest = {}, {}
-  ended_runs, extra_writes, records = {}, {}, {}
-  kept_key, kept_answer = nil, nil
-  running_key, ended_key = prefix .. 'running', prefix .. 'ended'
-  index_keys, queue_keys = {}, {}
-  score_texts = { [now] = now_text }
-  broken, stored = nil, nil
-end)
+-- A sorted set with what the call adds to it and removes from it. Sets outlive calls, since a list that grows to some hundred members at
+-- each call costs more than what is put into it.
+local set_at, set_named, clear
+do
+  local MOST_SETS, MOST_PARTITIONS = 2000, 32
+  local partitions, partition_count = {}, 0 -- by prefix
+
+  function set_at(key, level)
+    local set = here.sets[key]
+    if not set then
+      set = { key = key, level = level, touched = false, add = {}, adding = 0, remove = {}, removing = 0 }
+      here.sets[key], here.count = set, here.count + 1
+    end
+    return set
+  end
+
+  function set_named(name)
+    return set_at(prefix .. name)
+  end
+
+  function clear(set)
+    set.touched, set.adding, set.removing = false, 0, 0
+  end
+
+  each_call(function()
+    here = partitions[prefix]
+    if not here or here.count > MOST_SETS then
+      if partition_count == MOST_PARTITIONS then
+        partitions, partition_count = {}, 0
+      end
+      here = { sets = {}, count = 0, index = {}, queues = {} }
+      partitions[prefix], partition_count = here, partition_count + 1
+      here.running, here.ended = set_named('running'), set_named('ended')
+    end
+    for _, set in ipairs(touched or {}) do -- by a call that raised
+      clear(set)
+    end
+    touched = {}
+    counts, soonest = {}, {}
+    ended_runs, extra_writes, records = {}, {}, {}
+    kept_key, kept_answer = nil, nil
+    score_texts = { [now] = now_text }
+    broken, stored = nil, nil
+  end)
+end
 
 -- scores go as text: Redis formats a number argument with %.17g, at six times the cost
 local function score_text(score)
@@ -36,129 +70,130 @@ local function score_text(score)
   return text
 end
 
-local function gather(into, key, a, b)
-  local list = into[key]
-  if not list then
-    list = { n = 0 }
-    into[key] = list
-  end
-  local n = list.n
-  if b then
-    list[n + 1], list[n + 2], list.n = a, b, n + 2
-  else
-    list[n + 1], list.n = a, n + 1
-  end
+local function touch(set)
+  set.touched = true
+  touched[#touched + 1] = set
 end
 
--- keys of a workflow's indexes by status
+local function put(set, score, member)
+  if not set.touched then
+    touch(set)
+  end
+  local add, n = set.add, set.adding
+  add[n + 1], add[n + 2], set.adding = score, member, n + 2
+end
+
+local function take_out(set, member)
+  if not set.touched then
+    touch(set)
+  end
+  local n = set.removing + 1
+  set.remove[n], set.removing = member, n
+end
+
+-- a workflow's indexes by status
 local function index_of(slug)
-  local keys = index_keys[slug]
-  if not keys then
-    keys = {}
+  local index = here.index[slug]
+  if not index then
+    index = {}
     for letter, word in pairs(STATUS) do
-      keys[letter] = prefix .. 'runs:' .. slug .. ':' .. word
+      index[letter] = set_named('runs:' .. slug .. ':' .. word)
     end
-    index_keys[slug] = keys
+    here.index[slug] = index
   end
-  return keys
+  return index
 end
 
--- the key of a queue's level that is about to be written: its score in `levels` is looked at again
-local function touch_queue(queue, level)
-  local keys = queue_keys[queue]
-  if not keys then
-    keys = {}
-    queue_keys[queue] = keys
+-- a level of a queue; where it is touched, its score in `levels` is looked at again
+local function level_of(queue, level)
+  local levels = here.queues[queue]
+  if not levels then
+    levels = {}
+    here.queues[queue] = levels
   end
-  local key = keys[level]
-  if not key then
+  local set = levels[level]
+  if not set then
     local member = queue .. ':' .. level
-    key = prefix .. 'scheduled:' .. member
-    keys[level] = key
-    level_of[key] = member
+    set = set_at(prefix .. 'scheduled:' .. member, member)
+    levels[level] = set
   end
-  return key
+  return set
 end
 
 local function diff_step(run, name, s, was_live, live)
   local member = s.member -- as a claim read it
-  if s.waited then
-    count_bucket('w', bucket_of(s.waited))
-  end
-  if s.took then
-    count_bucket('s', s.took)
-  end
   local was, is = was_live and s.was, live and s.status
   if was == 's' and (is ~= 's' or s.was_level ~= s.level) then
     member = member or run.id .. '|' .. name
-    gather(removes, touch_queue(queue_of(run, name), s.was_level), member)
+    take_out(level_of(queue_of(run, name), s.was_level), member)
   elseif was == 'r' and is ~= 'r' then
     member = member or run.id .. '|' .. name
-    gather(removes, running_key, member)
+    take_out(here.running, member)
   end
-  if is == 's' and s.available ~= s.was_available then
-    local queue = queue_of(run, name)
-    gather(adds, touch_queue(queue, s.level), score_text(s.available), member or run.id .. '|' .. name)
+  if is == 's' then
+    local queue, available = queue_of(run, name), s.available
+    put(level_of(queue, s.level), score_text(available), member or run.id .. '|' .. name)
     local first = soonest[queue]
-    if not first or s.available < first then
-      soonest[queue] = s.available
+    if not first or available < first then
+      soonest[queue] = available
     end
-    if s.available <= now + 1000000 then -- nearly due: whoever wakes learns the time
+    if available <= now + 1000000 then -- nearly due: whoever wakes learns the time
       counts[queue] = (counts[queue] or 0) + 1
     end
   elseif is == 'r' and (was ~= 'r' or s.renewed) then
-    gather(adds, running_key, score_text(s.beat or s.lease), member or run.id .. '|' .. name)
+    put(here.running, score_text(s.beat or s.lease), member or run.id .. '|' .. name)
+  end
+end
+
+-- what follows of what few runs have
+local function diff_rare(run, rare, live)
+  if live and rare.deadline then
+    put(set_named('deadlines'), score_text(rare.deadline), 'run:' .. run.id)
+  end
+  for _, tag in ipairs(rare.tags or {}) do
+    put(set_named('runs:' .. slug_of(run) .. ':tag:' .. tag), run.created, run.id)
+  end
+  if rare.key_hash then
+    records[prefix .. 'idempotency:' .. rare.key_hash] = run.id
+  end
+  if rare.expand then
+    put(set_named('expand'), 0, run.id)
+  end
+  local failures = rare.failures or {}
+  for i = 1, #failures, 2 do
+    put(set_named('failures'), score_text(failures[i]), failures[i + 1])
   end
 end
 
 local function diff_run(run)
-  local status, was_status = run.status, run.was_status
+  local id, status, was_status = run.id, run.status, run.was_status
   local was_live, live = LIVE[was_status], LIVE[status]
   if was_status ~= status then
     local index = index_of(slug_of(run))
     if was_status then
-      gather(removes, index[was_status], run.id)
+      take_out(index[was_status], id)
     end
-    gather(adds, index[status], run.created, run.id)
+    put(index[status], run.created, id)
     if not live then
-      ended_runs[#ended_runs + 1] = run.id
-      if run.took then
-        count_bucket('r', bucket_of(run.took))
-      end
+      ended_runs[#ended_runs + 1] = id
       if run.timeout > 0 then
-        gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
+        take_out(set_named('deadlines'), 'run:' .. id)
       end
     end
-  end
-  if live and run.deadline then
-    gather(adds, prefix .. 'deadlines', score_text(run.deadline), 'run:' .. run.id)
   end
   if not live and (was_status ~= status or run.was_ended ~= run.ended) then
-    gather(adds, ended_key, score_text(run.ended), run.id)
+    put(here.ended, score_text(run.ended), id)
   elseif live and was_status and not was_live then
-    gather(removes, ended_key, run.id)
+    take_out(here.ended, id)
   end
-  if run.tags then
-    for _, tag in ipairs(run.tags) do
-      gather(adds, prefix .. 'runs:' .. slug_of(run) .. ':tag:' .. tag, run.created, run.id)
-    end
-  end
-  if run.key_hash then
-    records[prefix .. 'idempotency:' .. run.key_hash] = run.id
-  end
-  if run.expand then
-    gather(adds, prefix .. 'expand', 0, run.id)
-  end
-  local failures = run.failures
-  if failures then
-    for i = 1, #failures, 2 do
-      gather(adds, prefix .. 'failures', score_text(failures[i]), failures[i + 1])
-    end
+  if run.rare ~= NONE then
+    diff_rare(run, run.rare, live)
   end
   local stopped = was_live and not live
   for name, s in pairs(run.steps) do
     if s.dirty then
-      set_field(run, step_fields[name], step_text(s))
+      s.text = step_text(s)
+      set_field(run, step_fields[name], s.text)
       diff_step(run, name, s, was_live, live)
     elseif stopped then
       diff_step(run, name, s, was_live, live)
@@ -185,6 +220,7 @@ local function write_hash(run)
   local fields, n = run.fields, run.field_count
   local header = struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active,
     run.done, run.created, run.started, run.ended, run.timeout)
+  run.text = header
   if not fields then
     call('HSET', run.key, 'h', header)
     return
@@ -203,20 +239,21 @@ local restate
 
 -- raises where a write does
 local function write_run(run)
-  local stream, events, n = run.key .. ':events', run.events, run.count
-  if run.given then
+  local stream, events, n, rare = run.stream, run.events, run.count, run.rare
+  if rare.given then
     for i = 1, n, 2 do
-      call('XADD', stream, run.given[i] or next_id, events[i], events[i + 1])
+      call('XADD', stream, rare.given[i] or next_id, events[i], events[i + 1])
     end
-  elseif n <= 2 * PER_ENTRY then -- runs of one submit keep their order by the time of their first event
-    call('XADD', stream, run.first_seq and now_text .. '-' .. run.first_seq or next_id, unpack(events, 1, n))
+  elseif n <= 2 * PER_ENTRY then
+    local seq = run.seq - n / 2 -- over 0 in a submit of many runs
+    call('XADD', stream, seq > 0 and now_text .. '-' .. seq or next_id, unpack(events, 1, n))
   else
     for first = 1, n, 2 * PER_ENTRY do
-      local seq = (run.first_seq or 0) + (first - 1) / 2
+      local seq = run.seq - (n - first + 1) / 2
       call('XADD', stream, now_text .. '-' .. seq, unpack(events, first, math.min(first + 2 * PER_ENTRY - 1, n)))
     end
   end
-  if not run.saved then
+  if not rare.saved then
     local types = types_of(run)
     for i = 1, n, 2 do
       local kind = events[i]
@@ -224,68 +261,72 @@ local function write_run(run)
     end
   end
   stored = run
-  if run.disordered then -- what is folded stands in the order of time, not of arrival
-    restate(run, run.still)
-  else
-    write_hash(run)
+  if rare.disordered then -- what is folded stands in the order of time, not of arrival
+    restate(run, rare.still)
+    return
   end
+  write_hash(run)
+  keep_run(run)
 end
 
 local function write_sets()
-  for key, members in pairs(removes) do
-    for first = 1, members.n, 3000 do
-      write('ZREM', key, unpack(members, first, math.min(first + 2999, members.n)))
+  local sets = touched
+  touched = {}
+  for _, set in ipairs(sets) do
+    for first = 1, set.removing, 3000 do
+      write('ZREM', set.key, unpack(set.remove, first, math.min(first + 2999, set.removing)))
     end
   end
-  for key, scored in pairs(adds) do
-    for first = 1, scored.n, 3000 do
-      write('ZADD', key, unpack(scored, first, math.min(first + 2999, scored.n)))
+  for _, set in ipairs(sets) do
+    for first = 1, set.adding, 3000 do
+      write('ZADD', set.key, unpack(set.add, first, math.min(first + 2999, set.adding)))
     end
+    clear(set)
   end
-  for key, member in pairs(level_of) do
-    local head = write('ZRANGE', key, 0, 0, 'WITHSCORES')
+  for _, set in ipairs(sets) do
+    local head = set.level and write('ZRANGE', set.key, 0, 0, 'WITHSCORES')
     if head and head[2] then
-      write('ZADD', prefix .. 'levels', head[2], member)
+      write('ZADD', prefix .. 'levels', head[2], set.level)
     elseif head then
-      write('ZREM', prefix .. 'levels', member)
+      write('ZREM', prefix .. 'levels', set.level)
     end
   end
   for key, id in pairs(records) do
     write('SET', key, id)
   end
-  adds, removes, level_of, queue_keys, records = {}, {}, {}, {}, {}
+  records = {}
 end
 
 -- every place that a run may have by what the tables now say, to be taken away before its true places are added
 local function withdraw(run, still)
-  local slug = slug_of(run)
+  local slug, rare = slug_of(run), run.rare
   for name, s in pairs(run.steps) do
     local queue, member = queue_of(run, name), run.id .. '|' .. name
-    gather(removes, touch_queue(queue, s.level), member)
+    take_out(level_of(queue, s.level), member)
     if s.was_level ~= s.level then
-      gather(removes, touch_queue(queue, s.was_level), member)
+      take_out(level_of(queue, s.was_level), member)
     end
     if s.status ~= 'r' or not LIVE[run.status] then -- its score, the last heartbeat, is no fold: it stays
-      gather(removes, running_key, member)
+      take_out(here.running, member)
     end
   end
   for letter in pairs(STATUS) do
-    gather(removes, index_of(slug)[letter], run.id)
+    take_out(index_of(slug)[letter], run.id)
   end
-  for _, tag in ipairs(run.tags or {}) do
-    gather(removes, prefix .. 'runs:' .. slug .. ':tag:' .. tag, run.id)
+  for _, tag in ipairs(rare.tags or {}) do
+    take_out(set_named('runs:' .. slug .. ':tag:' .. tag), run.id)
   end
-  gather(removes, ended_key, run.id)
-  gather(removes, prefix .. 'strays', run.id)
-  gather(removes, prefix .. 'deadlines', 'run:' .. run.id)
+  take_out(here.ended, run.id)
+  take_out(set_named('strays'), run.id)
+  take_out(set_named('deadlines'), 'run:' .. run.id)
   if not still then
-    gather(removes, prefix .. 'expand', run.id)
+    take_out(set_named('expand'), run.id)
   end
-  for i = 2, #(run.failures or {}), 2 do
-    gather(removes, prefix .. 'failures', run.failures[i])
+  for i = 2, #(rare.failures or {}), 2 do
+    take_out(set_named('failures'), rare.failures[i])
   end
-  for _, member in ipairs(run.erased or {}) do
-    gather(removes, prefix .. 'failures', member)
+  for _, member in ipairs(rare.erased or {}) do
+    take_out(set_named('failures'), member)
   end
 end
 
@@ -296,8 +337,8 @@ function restate(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
     run.dropped = 'its first event could not be written'
-    if run.key_hash then
-      extra_writes[#extra_writes + 1] = { 'DEL', prefix .. 'idempotency:' .. run.key_hash }
+    if run.rare.key_hash then
+      extra_writes[#extra_writes + 1] = { 'DEL', prefix .. 'idempotency:' .. run.rare.key_hash }
     end
     return
   end
@@ -305,14 +346,15 @@ function restate(run, still)
   for name, s in pairs(run.steps) do
     s.was, s.dirty = '-', true
     if s.status == 'r' then -- the living keep their last heartbeat
-      s.beat = tonumber(call('ZSCORE', running_key, run.id .. '|' .. name))
+      s.beat = tonumber(call('ZSCORE', here.running.key, run.id .. '|' .. name))
     end
   end
-  if run.latest > (LIVE[run.status] and now + run.seq or run.ended) then -- only saved events lie so
-    gather(adds, prefix .. 'strays', score_text(run.latest), run.id)
+  local rare = rare_of(run)
+  if rare.latest > (LIVE[run.status] and now + run.seq or run.ended) then -- only saved events lie so
+    put(set_named('strays'), score_text(rare.latest), run.id)
   end
   run.was_status = false
-  run.expand = not still and run.plan and LIVE[run.status] -- what is ready and not scheduled is looked for again, and an end that is missing
+  rare.expand = not still and run.plan and LIVE[run.status] -- what is ready and not scheduled is looked for again, and an end that is missing
   diff_run(run)
   if not (pcall(call, 'DEL', run.key) and pcall(write_hash, run)) then
     note_broken(run)
@@ -323,7 +365,7 @@ local function mend()
   local to_mend = broken
   broken = nil
   for _, run in ipairs(runs) do
-    if not run.dropped and (to_mend[run] or to_mend.all) and not pcall(restate, run, run.still) then
+    if not run.dropped and (to_mend[run] or to_mend.all) and not pcall(restate, run, run.rare.still) then
       note_broken(run)
     end
   end
@@ -334,8 +376,8 @@ end
 local function commit(settle)
   local most = 1 -- events of one run
   for _, run in ipairs(runs) do -- still reads: what a diff needs to know of a plan
-    if not run.dropped and (run.count > 0 or run.touched) then
-      if not run.disordered then
+    if not run.dropped and (run.count > 0 or run.rare.touched) then
+      if not run.rare.disordered then
         diff_run(run)
       end
       if run.seq > most then
@@ -349,7 +391,9 @@ local function commit(settle)
       local ok, why = pcall(write_run, run)
       if not ok then
         note_broken(run)
-        run.lost = stored ~= run and (type(why) == 'table' and why.err or tostring(why))
+        why = type(why) == 'table' and why.err or tostring(why)
+        run.lost = stored ~= run and why
+        redis.log(redis.LOG_NOTICE, 'redisflow: ' .. run.id .. ' is made anew from its stream: ' .. why)
       end
     end
   end

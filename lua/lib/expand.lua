@@ -14,7 +14,7 @@ do
       -- failed, but not the run: its retry was recorded, and not that of the step
       if LIVE[run.status] and (s.status == 'p' or (s.status == 'f' and not run.failed)) and s.unmet == 0 then
         schedule(run, name, s.attempt > 0 and 'r' or (plan_step(run.plan, name) or { deps = {} }).deps[1] and 'd' or 'i',
-          s.attempt + 1, run.wait and math.max(0, run.wait - now - run.seq) or 0)
+          s.attempt + 1, run.rare.wait and math.max(0, run.rare.wait - now - run.seq) or 0)
       elseif LIVE[run.status] and s.status == 'p' then
         local from = skipped_need(run, name)
         if from then
@@ -24,9 +24,9 @@ do
       elseif not LIVE[run.status] and (s.status == 's' or s.status == 'r') then
         local member = run.id .. '|' .. name
         if s.status == 's' then
-          gather(removes, touch_queue(queue_of(run, name), s.level), member)
+          take_out(level_of(queue_of(run, name), s.level), member)
         else
-          gather(removes, prefix .. 'running', member)
+          take_out(here.running, member)
         end
       end
     end
@@ -40,26 +40,26 @@ do
     local id, chunk = entry[1], tonumber(entry[2])
     expanding = id
     local run = load_run(id, '')
-    if not run or run.expand then
+    if not run or run.rare.expand then
       torn = torn or not run
       return
     end
-    local first = LIVE[run.status] and call('XRANGE', run.key .. ':events', '-', '+', 'COUNT', 1)[1]
+    local first = LIVE[run.status] and call('XRANGE', run.stream, '-', '+', 'COUNT', 1)[1]
     if first then -- roots of a delayed run wait as long as it does
       local _, d = open_event(first[2][2])
-      run.wait = d.v or (d.dl and tonumber(run.created) + d.dl) or nil
+      rare_of(run).wait = d.v or (d.dl and tonumber(run.created) + d.dl) or nil
     end
     for _ = 1, EXPAND_CHUNKS do
       local names = run.plan and plan_chunk(run.plan, chunk) or (chunk == 0 and all_steps(run)) or nil
       if not names or #names == 0 then
-        gather(removes, prefix .. 'expand', id)
-        run.expanded = true
+        take_out(set_named('expand'), id)
+        rare_of(run).expanded = true
         return conclude(run)
       end
       expand_chunk(run, names)
       chunk = chunk + 1
     end
-    gather(adds, prefix .. 'expand', chunk, id)
+    put(set_named('expand'), chunk, id)
   end
 
   function expand_one()

@@ -1,14 +1,14 @@
 -- Plans: the compiled DAG. What was decoded is kept from call to call, up to a bound, and used where the plan's head, which holds the hash
 -- of its content, is still the same: after a failover or a restore its number may stand for another plan.
 -- @include lib/open
-local MOST_KEPT = 20000 -- plans and steps of them
-local kept_plans, kept_count = {}, 0 -- by key
+local MOST_KEPT_PLANS = 20000 -- plans and steps of them
+local kept_plans, plan_count = {}, 0 -- by key
 local plans -- of this call, by number
 
 each_call(function()
   plans = {}
-  if kept_count > MOST_KEPT then
-    kept_plans, kept_count = {}, 0
+  if plan_count > MOST_KEPT_PLANS then
+    kept_plans, plan_count = {}, 0
   end
 end)
 
@@ -20,7 +20,7 @@ local function read_plan(key)
   end
   plan = cmsgpack.unpack(head)
   plan.key, plan.head, plan.found = key, head, {}
-  kept_plans[key], kept_count = plan, kept_count + 1
+  kept_plans[key], plan_count = plan, plan_count + 1
   return plan
 end
 
@@ -42,7 +42,7 @@ local function plan_step(plan, name)
   if found == nil then
     local text = call('HGET', plan.key, ':' .. name)
     found = text and cmsgpack.unpack(text) or false
-    plan.found[name], kept_count = found, kept_count + 1
+    plan.found[name], plan_count = found, plan_count + 1
   end
   return found
 end

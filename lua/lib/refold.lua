@@ -4,7 +4,7 @@
 local function stream_events(run)
   local found, from, sorted = {}, '-', true
   repeat
-    local page = call('XRANGE', run.key .. ':events', from, '+', 'COUNT', 1000)
+    local page = call('XRANGE', run.stream, from, '+', 'COUNT', 1000)
     for _, entry in ipairs(page) do
       local values, ms, seq = entry[2], parse_id(entry[1])
       for i = 1, #values, 2 do
@@ -33,11 +33,12 @@ local function refold(run)
   local fresh = new_run(run.id)
   local old_steps = run.steps
   for key in pairs(fresh) do
-    if key ~= 'was_status' and key ~= 'was_ended' and key ~= 'seq' then
+    if key ~= 'was_status' and key ~= 'was_ended' and key ~= 'seq' and key ~= 'rare' then
       run[key] = fresh[key]
     end
   end
-  run.submitted, run.deadline, run.slug, run.fields, run.failures = nil, nil, nil, nil, nil
+  local rare = rare_of(run)
+  run.submitted, run.slug, run.fields, run.fanned, rare.deadline, rare.failures = nil, nil, nil, nil, nil, nil
   local events = stream_events(run)
   for _, event in ipairs(events) do -- the submission stands first whatever its time, since it names the plan
     if event[1] == 'RunSubmitted' then
@@ -50,7 +51,7 @@ local function refold(run)
     s.was, s.was_level, s.dirty = old.was, old.was_level, true
     run.steps[name] = s
   end
-  run.latest = 0
+  rare.latest = 0
   for _, event in ipairs(events) do
     local reducer = apply[event[1]]
     if reducer then
@@ -60,7 +61,7 @@ local function refold(run)
       note_failure(run, event[3], event[6], event[7])
     end
     if event[1] ~= 'LogEntry' then -- no figure looks at log lines
-      run.latest = math.max(run.latest, event[3])
+      rare.latest = math.max(rare.latest, event[3])
     end
   end
 end

@@ -41,24 +41,35 @@ each_call(function()
   step_fields, output_fields = setmetatable({}, STEP_FIELDS), setmetatable({}, OUTPUT_FIELDS)
 end)
 
--- was_*: what the hash said when the run was loaded. events: type and value in turn.
+local NONE = setmetatable({}, { __newindex = function() error('rare_of(run) first') end })
+
+-- was_*: what the hash said when the run was loaded. events: type and value in turn. rare: what few runs have in a call.
 local function new_run(id)
+  local key = prefix .. 'run:' .. id
   return {
-    id = id, key = prefix .. 'run:' .. id, steps = {}, events = false, count = 0, seq = 0,
-    status = '-', number = 0, plan = false, priority = 0, created = NEVER, attempt = 1, open = 0, active = 0, done = 0,
-    timeout = 0, started = 0, ended = 0, failed = false, input = false, was_status = false, was_ended = 0,
+    id = id, key = key, stream = key .. ':events', steps = {}, count = 0, seq = 0, status = '-', number = 0, plan = false, priority = 0,
+    created = NEVER, attempt = 1, open = 0, active = 0, done = 0, timeout = 0, started = 0, ended = 0, failed = false, input = false,
+    was_status = false, was_ended = 0, rare = NONE,
   }
+end
+
+local function rare_of(run)
+  local rare = run.rare
+  if rare == NONE then
+    rare = {}
+    run.rare = rare
+  end
+  return rare
 end
 
 -- a run as its hash holds it
 local function parse_run(id, key, text, input, steps)
   local status, failed, number, priority, attempt, open, active, done, created, started, ended, timeout = struct_unpack(HEADER, text)
-  local plan = plans[number] or plan_of(number)
   return {
-    id = id, key = key, steps = steps, events = false, count = 0, seq = 0,
-    status = status, number = number, plan = plan, priority = priority, created = created, attempt = attempt, open = open,
-    active = active, done = done, timeout = timeout, started = started, ended = ended, failed = failed == 'f', input = input,
-    was_status = status, was_ended = ended,
+    id = id, key = key, stream = key .. ':events', steps = steps, count = 0, seq = 0, status = status, number = number,
+    plan = plans[number] or plan_of(number), priority = priority, created = created, attempt = attempt, open = open, active = active,
+    done = done, timeout = timeout, started = started, ended = ended, failed = failed == 'f', input = input, was_status = status,
+    was_ended = ended, rare = NONE,
   }
 end
 
@@ -67,8 +78,8 @@ local function parse_step(text)
   local available = status == 's' and at
   return {
     status = status, attempt = attempt, level = level, failures = failures, crashes = crashes, unmet = unmet,
-    lease = available and 0 or at, available = available, ended = ended, kind = kind, was = status, was_level = level,
-    was_available = available, dirty = false,
+    lease = available and 0 or at, available = available, ended = ended, kind = kind, was = status, was_level = level, dirty = false,
+    text = text,
   }
 end
 
@@ -82,8 +93,52 @@ local function new_step(run, name)
   local planned = plan_step(run.plan, name)
   return {
     status = 'p', attempt = 0, level = run.priority, failures = 0, crashes = 0, unmet = planned and #planned.deps or 0,
-    lease = 0, ended = 0, kind = '-', was = 'p', was_level = run.priority, dirty = false, unplanned = not planned,
+    lease = 0, available = false, ended = 0, kind = '-', was = 'p', was_level = run.priority, dirty = false, text = false,
+    unplanned = not planned,
   }
+end
+
+-- What a call wrote is kept for the calls that follow, and is used where the hash still holds the very text that it was written as: a
+-- claim and the completion behind it need not parse what the call before has made. Bounded by calls and by steps a run.
+local keep_run, kept_run
+do
+  local MOST_KEPT_RUNS, MOST_KEPT_STEPS = 2048, 8
+  local young, old, count = {}, {}, 0 -- the young grow old when they are many, and then the old go
+
+  function keep_run(run)
+    local plan = run.plan
+    if run.rare ~= NONE or not LIVE[run.status] or not plan or plan.n > MOST_KEPT_STEPS then
+      return
+    end
+    if count == MOST_KEPT_RUNS then
+      young, old, count = {}, young, 0
+    end
+    young[run.key], count = run, count + 1
+  end
+
+  function kept_run(key, text, input, steps)
+    local run = young[key] or old[key]
+    if run then
+      young[key], old[key] = nil, nil
+      if run.text == text and run.input == input then
+        run.plan = plans[run.number] or plan_of(run.number)
+        run.known, run.steps = run.steps, steps
+        run.events, run.count, run.seq, run.fields, run.fanned = nil, 0, 0, nil, nil
+        run.was_status, run.was_ended = run.status, run.ended
+        return run
+      end
+    end
+  end
+end
+
+-- a step by the text of its field, or false
+local function step_from(run, name, text)
+  local s = run.known and run.known[name]
+  if not s or s.text ~= text then
+    return text and parse_step(text) or new_step(run, name)
+  end
+  s.was, s.was_level, s.available, s.dirty, s.member = s.status, s.level, s.status == 's' and s.available, false, nil
+  return s
 end
 
 local function load_chunk(run, names, first, last)
@@ -97,7 +152,7 @@ local function load_chunk(run, names, first, last)
   if #fields > 0 then
     local texts = call('HMGET', run.key, unpack(fields))
     for i, name in ipairs(at) do
-      run.steps[name] = texts[i] and parse_step(texts[i]) or new_step(run, name)
+      run.steps[name] = step_from(run, name, texts[i])
     end
   end
 end
@@ -114,18 +169,20 @@ local function load_run(id, name)
   if run == nil then
     local key = prefix .. 'run:' .. id
     local got = call('HMGET', key, 'h', step_fields[name], 'i')
-    if not got[1] then
+    local text, input = got[1], got[3]
+    if not text then
       runs[id] = false
       return nil
     end
-    run = parse_run(id, key, got[1], got[3], name ~= '' and { [name] = false } or {}) -- made with its room
+    local steps = name ~= '' and { [name] = false } or {} -- made with its room
+    run = kept_run(key, text, input, steps) or parse_run(id, key, text, input, steps)
     if run.number == 0 then
       run.slug = call('HGET', key, 'w')
     end
     runs[id] = run
     runs[#runs + 1] = run
     if name ~= '' then
-      run.steps[name] = got[2] and parse_step(got[2]) or new_step(run, name)
+      steps[name] = step_from(run, name, got[2])
     end
   elseif run and not run.dropped and name ~= '' and run.steps[name] == nil then
     load_chunk(run, { name }, 1, 1)

@@ -31,7 +31,7 @@ local function event_at(run, id)
   if not ms then
     error("'" .. id .. "' is no id of an event", 0)
   end
-  local entries = call('XRANGE', run.key .. ':events', ms, id)
+  local entries = call('XRANGE', run.stream, ms, id)
   local entry = entries[#entries]
   if entry then
     local _, first = parse_id(entry[1])
@@ -43,7 +43,7 @@ end
 -- the fields of the last StepStarted of a step in the call that made a lease: all starts of an imported run share one
 local function start_at(run, name, lease)
   local found
-  for _, entry in ipairs(call('XRANGE', run.key .. ':events', lease, lease)) do
+  for _, entry in ipairs(call('XRANGE', run.stream, lease, lease)) do
     for i = 1, #entry[2], 2 do
       if entry[2][i] == 'StepStarted' then
         local step, fields = open_event(entry[2][i + 1])

@@ -31,7 +31,7 @@ do
       wake(queue, count)
     end
     for _, run in ipairs(runs) do
-      if run.stopped and not run.dropped then
+      if run.rare.stopped and not run.dropped then
         tell_stopped(run)
       end
     end

@@ -11,7 +11,7 @@ local function take_away(run)
   run.status = '-' -- not live, so that it leaves the running too
   withdraw(run)
   write_sets()
-  write('UNLINK', run.key .. ':events', run.key)
+  write('UNLINK', run.stream, run.key)
 end
 
 -- for commit to call before the reply is kept
