@@ -10,7 +10,7 @@
 -- @include lib/expand
 local run = load_run(run_id, '')
 if not run then
-  take_out(here.ended, run_id) -- left where an earlier delete could not be written whole
+  take_out(here.terminal, run_id) -- left where an earlier delete could not be written whole
   commit()
   return { GONE }
 elseif LIVE[run.status] then

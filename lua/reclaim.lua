@@ -55,7 +55,7 @@ local function reclaim_step(run, name, beat)
   emit(run, 'StepReclaimed', name, map(6, pair('a', attempt) .. pair('ow', worker)
     .. pair('rb', reclaimer) .. pair('lh', beat) .. pair('th', threshold) .. pair('sd', now - beat)))
   reclaimed(s)
-  crash(run, name, worker, s.crashes)
+  crash(run, name, worker, s.crashed)
   return { run.id, name, attempt, worker, slug_of(run) }
 end
 

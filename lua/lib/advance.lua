@@ -96,10 +96,10 @@ local function conclude(run)
     fail_run(run)
   elseif run.open == 0 then
     local plan = run.plan
-    if plan and not plan.counted then
-      plan.counted = pair('n', plan.n)
+    if plan and not plan.total then
+      plan.total = pair('n', plan.n)
     end
-    end_run(run, 'WorkflowCompleted', 1, plan and plan.counted or pair('n', math.max(1, run.done)))
+    end_run(run, 'WorkflowCompleted', 1, plan and plan.total or pair('n', math.max(1, run.done)))
   end
 end
 

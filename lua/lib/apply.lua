@@ -109,7 +109,7 @@ end
 
 local function reclaimed(s)
   end_lease(s, 'r')
-  s.crashes = s.crashes + 1
+  s.crashed = s.crashed + 1
 end
 
 local function submitted(run, d, at, payload, ms, seq)
@@ -117,7 +117,7 @@ local function submitted(run, d, at, payload, ms, seq)
   if run.status == '-' then
     run.status = 'p'
   end
-  run.number, run.slug = d.pl or 0, d.wf
+  run.number, run.own_slug = d.pl or 0, d.wf
   run.plan = plan_of(run.number)
   run.open = run.open + (run.plan and run.plan.n or 0)
   run.priority, run.created = d.p or 0, format('%016d', at)
@@ -134,14 +134,14 @@ local function submitted(run, d, at, payload, ms, seq)
     run.input = kept(payload, ms, seq)
     set_field(run, 'i', run.input)
   end
-  if run.slug then
-    set_field(run, 'w', run.slug)
+  if run.own_slug then
+    set_field(run, 'w', run.own_slug)
   end
 end
 
 local function run_started(run, at, slug)
-  if slug and run.number == 0 and not run.slug then -- a history without its submission, whatever came before by time
-    run.slug, run.created = slug, format('%016d', at)
+  if slug and run.number == 0 and not run.own_slug then -- a history without its submission, whatever came before by time
+    run.own_slug, run.created = slug, format('%016d', at)
     set_field(run, 'w', slug)
   end
   run.status, run.started = 'r', at
@@ -154,8 +154,8 @@ end
 local function run_retried(run, at, attempt)
   load_steps(run, all_steps(run))
   for _, s in pairs(run.steps) do
-    if s.failures + s.crashes > 0 then
-      s.failures, s.crashes, s.dirty = 0, 0, true
+    if s.failures + s.crashed > 0 then
+      s.failures, s.crashed, s.dirty = 0, 0, true
     end
   end
   run.status, run.attempt = 'p', attempt

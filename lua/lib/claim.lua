@@ -98,15 +98,15 @@ local function due_levels(serves)
     if serves['*'] or serves[queue] then
       local at = tonumber(all[i + 1])
       if at <= now then
-        due[#due + 1] = { queue = queue, level = tonumber(level), at = at, key = prefix .. 'scheduled:' .. all[i] }
+        due[#due + 1] = { queue = queue, rank = tonumber(level), at = at, set = prefix .. 'scheduled:' .. all[i] }
       elseif not next_due or at < next_due then
         next_due = at
       end
     end
   end
   table.sort(due, function(a, b)
-    if a.level ~= b.level then
-      return a.level > b.level
+    if a.rank ~= b.rank then
+      return a.rank > b.rank
     end
     return a.at < b.at
   end)
@@ -120,7 +120,7 @@ local function take_due(due, want, take)
     local offset = 0
     repeat
       local ask = want - taken
-      local members = call('ZRANGE', level.key, '-inf', now, 'BYSCORE', 'LIMIT', offset, ask)
+      local members = call('ZRANGE', level.set, '-inf', now, 'BYSCORE', 'LIMIT', offset, ask)
       for _, member in ipairs(members) do
         local bar = find(member, '|', 1, true)
         local name = sub(member, bar + 1)
@@ -136,7 +136,7 @@ local function take_due(due, want, take)
             taken = taken + 1
           elseif not LIVE[run.was_status] then
             -- an ended run whose members are still being taken away
-            take_out(level_of(level.queue, level.level), member)
+            take_out(level_of(level.queue, level.rank), member)
           end
         end
       end

@@ -24,8 +24,8 @@ do
   function set_at(key, level)
     local set = here.sets[key]
     if not set then
-      set = { key = key, level = level, touched = false, add = {}, adding = 0, remove = {}, removing = 0 }
-      here.sets[key], here.count = set, here.count + 1
+      set = { name = key, head = level, touched = false, add = {}, adding = 0, remove = {}, removing = 0 }
+      here.sets[key], here.size = set, here.size + 1
     end
     return set
   end
@@ -40,13 +40,13 @@ do
 
   each_call(function()
     here = partitions[prefix]
-    if not here or here.count > MOST_SETS then
+    if not here or here.size > MOST_SETS then
       if partition_count == MOST_PARTITIONS then
         partitions, partition_count = {}, 0
       end
-      here = { sets = {}, count = 0, index = {}, queues = {} }
+      here = { sets = {}, size = 0, index = {}, queues = {} }
       partitions[prefix], partition_count = here, partition_count + 1
-      here.running, here.ended = set_named('running'), set_named('ended')
+      here.running, here.terminal = set_named('running'), set_named('ended')
     end
     for _, set in ipairs(touched or {}) do -- by a call that raised
       clear(set)
@@ -159,7 +159,7 @@ local function diff_rare(run, rare, live)
   if rare.expand then
     put(set_named('expand'), 0, run.id)
   end
-  local failures = rare.failures or {}
+  local failures = rare.failing or {}
   for i = 1, #failures, 2 do
     put(set_named('failures'), score_text(failures[i]), failures[i + 1])
   end
@@ -182,9 +182,9 @@ local function diff_run(run)
     end
   end
   if not live and (was_status ~= status or run.was_ended ~= run.ended) then
-    put(here.ended, score_text(run.ended), id)
+    put(here.terminal, score_text(run.ended), id)
   elseif live and was_status and not was_live then
-    take_out(here.ended, id)
+    take_out(here.terminal, id)
   end
   if run.rare ~= NONE then
     diff_rare(run, run.rare, live)
@@ -274,21 +274,21 @@ local function write_sets()
   touched = {}
   for _, set in ipairs(sets) do
     for first = 1, set.removing, 3000 do
-      write('ZREM', set.key, unpack(set.remove, first, math.min(first + 2999, set.removing)))
+      write('ZREM', set.name, unpack(set.remove, first, math.min(first + 2999, set.removing)))
     end
   end
   for _, set in ipairs(sets) do
     for first = 1, set.adding, 3000 do
-      write('ZADD', set.key, unpack(set.add, first, math.min(first + 2999, set.adding)))
+      write('ZADD', set.name, unpack(set.add, first, math.min(first + 2999, set.adding)))
     end
     clear(set)
   end
   for _, set in ipairs(sets) do
-    local head = set.level and write('ZRANGE', set.key, 0, 0, 'WITHSCORES')
+    local head = set.head and write('ZRANGE', set.name, 0, 0, 'WITHSCORES')
     if head and head[2] then
-      write('ZADD', prefix .. 'levels', head[2], set.level)
+      write('ZADD', prefix .. 'levels', head[2], set.head)
     elseif head then
-      write('ZREM', prefix .. 'levels', set.level)
+      write('ZREM', prefix .. 'levels', set.head)
     end
   end
   for key, id in pairs(records) do
@@ -316,14 +316,14 @@ local function withdraw(run, still)
   for _, tag in ipairs(rare.tags or {}) do
     take_out(set_named('runs:' .. slug .. ':tag:' .. tag), run.id)
   end
-  take_out(here.ended, run.id)
+  take_out(here.terminal, run.id)
   take_out(set_named('strays'), run.id)
   take_out(set_named('deadlines'), 'run:' .. run.id)
   if not still then
     take_out(set_named('expand'), run.id)
   end
-  for i = 2, #(rare.failures or {}), 2 do
-    take_out(set_named('failures'), rare.failures[i])
+  for i = 2, #(rare.failing or {}), 2 do
+    take_out(set_named('failures'), rare.failing[i])
   end
   for _, member in ipairs(rare.erased or {}) do
     take_out(set_named('failures'), member)
@@ -346,7 +346,7 @@ function restate(run, still)
   for name, s in pairs(run.steps) do
     s.was, s.dirty = '-', true
     if s.status == 'r' then -- the living keep their last heartbeat
-      s.beat = tonumber(call('ZSCORE', here.running.key, run.id .. '|' .. name))
+      s.beat = tonumber(call('ZSCORE', here.running.name, run.id .. '|' .. name))
     end
   end
   local rare = rare_of(run)

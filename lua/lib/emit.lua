@@ -17,10 +17,10 @@ end
 
 -- a StepFailed stands in the index of failures too, by its time
 local function note_failure(run, at, ms, seq)
-  local list = run.rare.failures
+  local list = run.rare.failing
   if not list then
     list = {}
-    rare_of(run).failures = list
+    rare_of(run).failing = list
     set_field(run, 'e', '1')
   end
   list[#list + 1] = at

@@ -19,7 +19,7 @@ local function read_plan(key)
     return head and plan
   end
   plan = cmsgpack.unpack(head)
-  plan.key, plan.head, plan.found = key, head, {}
+  plan.name, plan.head, plan.found = key, head, {}
   kept_plans[key], plan_count = plan, plan_count + 1
   return plan
 end
@@ -40,7 +40,7 @@ local function plan_step(plan, name)
   end
   local found = plan.found[name]
   if found == nil then
-    local text = call('HGET', plan.key, ':' .. name)
+    local text = call('HGET', plan.name, ':' .. name)
     found = text and cmsgpack.unpack(text) or false
     plan.found[name], plan_count = found, plan_count + 1
   end
@@ -49,6 +49,6 @@ end
 
 -- names of the k-th chunk of the plan's steps, in declaration order; nil past the last
 local function plan_chunk(plan, k)
-  local text = call('HGET', plan.key, '#' .. k)
+  local text = call('HGET', plan.name, '#' .. k)
   return text and cmsgpack.unpack(text) or nil
 end

@@ -31,14 +31,12 @@ local function refold(run)
   -- what the old state put into sorted sets must be known, so that the difference takes it away again
   load_steps(run, all_steps(run))
   local fresh = new_run(run.id)
-  local old_steps = run.steps
-  for key in pairs(fresh) do
-    if key ~= 'was_status' and key ~= 'was_ended' and key ~= 'seq' and key ~= 'rare' then
-      run[key] = fresh[key]
-    end
+  local old_steps, was_status, was_ended, seq, rare = run.steps, run.was_status, run.was_ended, run.seq, rare_of(run)
+  for slot, value in pairs(fresh) do
+    run[slot] = value
   end
-  local rare = rare_of(run)
-  run.submitted, run.slug, run.fields, run.fanned, rare.deadline, rare.failures = nil, nil, nil, nil, nil, nil
+  run.was_status, run.was_ended, run.seq, run.rare = was_status, was_ended, seq, rare
+  run.submitted, run.own_slug, run.fields, run.fanned, rare.deadline, rare.failing = nil, nil, nil, nil, nil, nil
   local events = stream_events(run)
   for _, event in ipairs(events) do -- the submission stands first whatever its time, since it names the plan
     if event[1] == 'RunSubmitted' then

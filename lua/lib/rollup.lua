@@ -18,7 +18,7 @@ end
 
 -- counts of a run's workflow, by event type
 local function types_of(run)
-  local slug = run.plan and run.plan.slug or run.slug or '-'
+  local slug = run.plan and run.plan.slug or run.own_slug or '-'
   local types = written[slug]
   if not types then
     types = {}

@@ -41,15 +41,21 @@ each_call(function()
   step_fields, output_fields = setmetatable({}, STEP_FIELDS), setmetatable({}, OUTPUT_FIELDS)
 end)
 
+-- The records of a run and of a step are lists: a table with some twenty names takes five times as long to make, and twice as long to
+-- read. The loader puts its place for the name of a slot; of slots that a run and a step share, the place is the same.
+-- Of a run, was_*: what the hash said when it was loaded; events: type and value in turn; rare: what few runs have in a call; text: the
+-- header as it stands in the hash, of a step its field. What stands last is nil as long as nobody needs it.
+-- @slots run: status attempt ended text available id key stream steps count seq number plan priority created open active done timeout
+-- @slots run: started failed input was_status was_ended rare events fields field_count fanned known dropped lost own_slug submitted
+-- @slots step: status attempt ended text available level failures crashed unmet lease kind was was_level dirty
+-- @slots step: unplanned member counted beat renewed
 local NONE = setmetatable({}, { __newindex = function() error('rare_of(run) first') end })
 
--- was_*: what the hash said when the run was loaded. events: type and value in turn. rare: what few runs have in a call.
 local function new_run(id)
   local key = prefix .. 'run:' .. id
   return {
-    id = id, key = key, stream = key .. ':events', steps = {}, count = 0, seq = 0, status = '-', number = 0, plan = false, priority = 0,
-    created = NEVER, attempt = 1, open = 0, active = 0, done = 0, timeout = 0, started = 0, ended = 0, failed = false, input = false,
-    was_status = false, was_ended = 0, rare = NONE,
+    '-', 1, 0, false, nil, id, key, key .. ':events', {}, 0, 0, 0, false, 0, NEVER, 0, 0, 0, 0, 0, false, false, false, 0, NONE,
+    nil, nil, nil, nil, nil, nil, nil, nil, nil,
   }
 end
 
@@ -66,36 +72,29 @@ end
 local function parse_run(id, key, text, input, steps)
   local status, failed, number, priority, attempt, open, active, done, created, started, ended, timeout = struct_unpack(HEADER, text)
   return {
-    id = id, key = key, stream = key .. ':events', steps = steps, count = 0, seq = 0, status = status, number = number,
-    plan = plans[number] or plan_of(number), priority = priority, created = created, attempt = attempt, open = open, active = active,
-    done = done, timeout = timeout, started = started, ended = ended, failed = failed == 'f', input = input, was_status = status,
-    was_ended = ended, rare = NONE,
+    status, attempt, ended, text, nil, id, key, key .. ':events', steps, 0, 0, number, plans[number] or plan_of(number), priority, created,
+    open, active, done, timeout, started, failed == 'f', input, status, ended, NONE, nil, nil, nil, nil, nil, nil, nil, nil, nil,
   }
 end
 
 local function parse_step(text)
-  local status, attempt, level, failures, crashes, unmet, at, ended, kind = struct_unpack(STEP, text)
+  local status, attempt, level, failures, crashed, unmet, at, ended, kind = struct_unpack(STEP, text)
   local available = status == 's' and at
   return {
-    status = status, attempt = attempt, level = level, failures = failures, crashes = crashes, unmet = unmet,
-    lease = available and 0 or at, available = available, ended = ended, kind = kind, was = status, was_level = level, dirty = false,
-    text = text,
+    status, attempt, ended, text, available, level, failures, crashed, unmet, available and 0 or at, kind, status, level, false,
+    false, nil, nil, nil, nil,
   }
 end
 
 local function step_text(s)
-  return struct_pack(STEP, s.status, s.attempt, s.level, s.failures, s.crashes, s.unmet, s.status == 's' and s.available or s.lease,
+  return struct_pack(STEP, s.status, s.attempt, s.level, s.failures, s.crashed, s.unmet, s.status == 's' and s.available or s.lease,
     s.ended, s.kind)
 end
 
 -- a step that no event has touched yet
 local function new_step(run, name)
-  local planned = plan_step(run.plan, name)
-  return {
-    status = 'p', attempt = 0, level = run.priority, failures = 0, crashes = 0, unmet = planned and #planned.deps or 0,
-    lease = 0, available = false, ended = 0, kind = '-', was = 'p', was_level = run.priority, dirty = false, text = false,
-    unplanned = not planned,
-  }
+  local planned, level = plan_step(run.plan, name), run.priority
+  return { 'p', 0, 0, false, false, level, 0, 0, planned and #planned.deps or 0, 0, '-', 'p', level, false, not planned, nil, nil, nil, nil }
 end
 
 -- What a call wrote is kept for the calls that follow, and is used where the hash still holds the very text that it was written as: a
@@ -177,7 +176,7 @@ local function load_run(id, name)
     local steps = name ~= '' and { [name] = false } or {} -- made with its room
     run = kept_run(key, text, input, steps) or parse_run(id, key, text, input, steps)
     if run.number == 0 then
-      run.slug = call('HGET', key, 'w')
+      run.own_slug = call('HGET', key, 'w')
     end
     runs[id] = run
     runs[#runs + 1] = run
@@ -206,7 +205,7 @@ local function drop(run, why)
 end
 
 local function slug_of(run)
-  return run.plan and run.plan.slug or run.slug or '-'
+  return run.plan and run.plan.slug or run.own_slug or '-'
 end
 
 local function queue_of(run, name)

@@ -5,6 +5,9 @@ The comment header of a script is its signature, and is parsed, so it cannot dri
 title its names become locals, and `open` of lib/open and `repeated` of lib/once begin the call where it includes them. Errors that
 Redis tells by line of the library are told by file and line.
 
+`-- @slots run: status attempt` makes a record of a table that is a list: from there on `.status` is read as `[1]`, whatever stands before
+it. A slot that two records share has the same place in both, and no table may be built with the name of a slot.
+
 Functions, not EVALSHA: a script makes all its closures anew at every call, which costs more than what a small call does. Redis 7.0
 gives a library that loads nothing but `redis.register_function`, so the first call builds it. The library is named by its content:
 workers of two versions run side by side.
@@ -23,6 +26,9 @@ _INCLUDE = re.compile(r"^-- @include (\S+)\s*$")
 _HEADER = re.compile(r"^-- (KEYS|ARGV|RETURNS|EVENTS) (.*)$")
 _ERROR_LINE = re.compile(r"@?user_function:\s*(\d+)")
 _BEGINNINGS = {"lib/open": "open(KEYS, epoch)", "lib/once": "repeated(request)"}
+_SLOTS = re.compile(r"^-- @slots (\w+): (.*)$")
+_FIELD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|--.*|(?<!\.)\.([a-z_]+)\b""")
+_BUILT = re.compile(r"\{[^{}]*?\b([a-z_]+)\s*=(?!=)")
 _NAME = "redisflow_LIBRARY"  # stands for the name until the text is whole and can be hashed
 
 
@@ -182,11 +188,28 @@ class _Source:
         self._folder = folder
         self._included: set[str] = set()
         self._registered: list[str] = []
+        self._records: dict[str, int] = {}  # slots declared so far
+        self._slots: dict[str, int] = {}
 
     def add(self, file: str, number: int, line: str) -> None:
         """A line, and where it comes from."""
-        self.text.append(line)
+        if declared := _SLOTS.match(line):
+            self._declare(f"lua/{file}:{number}", *declared.groups())
+        for built in _BUILT.findall(line):
+            if built in self._slots:
+                raise ScriptError(f"lua/{file}:{number}: {built!r} is a slot of a record, whose tables are lists")
+        self.text.append(_FIELD.sub(self._place, line))
         self.lines.append((file, number))
+
+    def _declare(self, where: str, record: str, names: str) -> None:
+        for name in names.split():
+            place = self._records[record] = self._records.get(record, 0) + 1
+            if self._slots.setdefault(name, place) != place:
+                raise ScriptError(f"{where}: slot {name!r} is number {self._slots[name]} of another record, and {place} here")
+
+    def _place(self, found: re.Match[str]) -> str:
+        place = self._slots.get(found[1] or "")
+        return found[0] if place is None else f"[{place}]"
 
     def add_function(self, name: str, source: Sequence[str], arguments: Sequence[tuple[str, str]]) -> None:
         """A script, behind what it includes."""
