@@ -47,6 +47,20 @@ local function run_of_key(key)
   return first, first and (runs[first] or call('EXISTS', prefix .. 'run:' .. first) == 1)
 end
 
+-- whether any of the given ids may be in use, by one call for hundreds: hardly ever
+local function any_exists()
+  local keys = {}
+  for i = runs_from, #ARGV, 3 do
+    keys[#keys + 1] = prefix .. 'run:' .. ARGV[i]
+  end
+  for first = 1, #keys, 3000 do
+    if call('EXISTS', unpack(keys, first, math.min(first + 2999, #keys))) > 0 then
+      return true
+    end
+  end
+end
+
+local doubtful = any_exists()
 local replies, k = {}, 0
 local keyed, made = {}, {}
 local unpacked = {} -- runs of one call mostly have the same envelope
@@ -69,7 +83,7 @@ for i = runs_from, #ARGV, 3 do
     replies[#replies + 1] = { EXISTS, sub(first, 2), 1 }
   elseif first and exists then
     replies[#replies + 1] = { EXISTS, first }
-  elseif not first and (runs[id] or call('EXISTS', prefix .. 'run:' .. id) == 1) then
+  elseif not first and (runs[id] or doubtful and call('EXISTS', prefix .. 'run:' .. id) == 1) then
     replies[#replies + 1] = DUPLICATE
   else
     id = first or id -- a record without its run: a crash left it missing

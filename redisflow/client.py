@@ -250,8 +250,10 @@ class Client:
             context = {} if span is None else tracing.carrier()
             specs = []
             for item in inputs:
-                submission = item if isinstance(item, Submission) else Submission(item)
-                specs.append(self._spec(plan, flow, submission, context))
+                if isinstance(item, Submission):
+                    specs.append(self._spec(plan, flow, item, context))
+                else:
+                    specs.append(BackendSubmission(self._input_text(plan, flow, item), metadata=context or None))
             results = await self._submit_specs(plan, specs)
             if span is not None:
                 tracing.submitted(span, [result.run_id for result in results])
@@ -268,21 +270,23 @@ class Client:
     def _spec(
         self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any], context: dict[str, str]
     ) -> BackendSubmission:
-        if flow is not None:
-            value = flow.validate_input(item.input)
-            text = None if value is None and item.input is None and not plan.input_required else encode_payload(
-                value, what=f"the input of {plan.slug!r}", limit=self.settings.max_payload_bytes
-            )  # fmt: skip
-        else:
-            text = None if item.input is None else json_text("input", item.input)
-            check_input(plan, text)
         return BackendSubmission(
-            input=text, run_id=item.run_id, available_at_us=_time(item.at),
+            input=self._input_text(plan, flow, item.input), run_id=item.run_id, available_at_us=_time(item.at),
             delay_us=None if item.delay is None else _duration("delay", item.delay), priority=item.priority,
             timeout_us=None if item.timeout is None else _duration("timeout", item.timeout),
             idempotency_key=item.key, tags=item.tags,
             metadata={**context, **(item.metadata or {})} if context else item.metadata,
         )  # fmt: skip
+
+    def _input_text(self, plan: Plan, flow: Workflow[Any, Any] | None, given: Any) -> str | None:
+        if flow is None:
+            text = None if given is None else json_text("input", given)
+            check_input(plan, text)
+            return text
+        value = flow.validate_input(given)
+        if value is None and given is None and not plan.input_required:
+            return None
+        return encode_payload(value, what=f"the input of {plan.slug!r}", limit=self.settings.max_payload_bytes)
 
     async def _plan_of(self, slug: str) -> Plan:
         return await self.backend.registered_plan(slug)

@@ -8,7 +8,6 @@ that clears them, **registry** is written on registration.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import re
@@ -19,6 +18,7 @@ from redisflow.model.workflow import SLUG, STEP_ID
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _STEP_ID, _SLUG = re.compile(STEP_ID), re.compile(SLUG)
+_BASE32 = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # by byte: a translation that leaves random bytes evenly spread
 RUNNING_ANCHOR = "~" * 65
 """A member of every `running` set that never leaves, at infinity. A sorted set with a member over 64 bytes is a skip list from the
 start; as a listpack it is searched from end to end by each ZADD, which cost 9 % of a step while fewer than 128 steps ran."""
@@ -60,8 +60,8 @@ def check_slug(slug: str, argument: str = "workflow_slug") -> str:
 
 def new_run_id(route: str | None = None) -> str:
     """A fresh run id `<route>.<random>`, 60 random bits behind the dot; without a route, anywhere."""
-    text = base64.b32encode(os.urandom(11)).decode().lower()
-    return f"{route or text[:5]}.{text[5:17]}"
+    text = os.urandom(17).translate(_BASE32).decode()
+    return f"{route or text[:5]}.{text[5:]}"
 
 
 def key_hash(idempotency_key: str) -> str:

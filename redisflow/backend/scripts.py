@@ -5,8 +5,8 @@ The comment header of a script is its signature, and is parsed, so it cannot dri
 title its names become locals, and `open` of lib/open and `repeated` of lib/once begin the call where it includes them. Errors that
 Redis tells by line of the library are told by file and line.
 
-`-- @slots run: status attempt` makes a record of a table that is a list: from there on `.status` is read as `[1]`, whatever stands before
-it. A slot that two records share has the same place in both, and no table may be built with the name of a slot.
+`-- @slots run: status attempt` makes a record of a table that is a list: from there on `.status` is read as `[1]`, whatever stands
+before it. A slot that two records share has the same place in both, and no table may be built with the name of a slot.
 
 Functions, not EVALSHA: a script makes all its closures anew at every call, which costs more than what a small call does. Redis 7.0
 gives a library that loads nothing but `redis.register_function`, so the first call builds it. The library is named by its content:
@@ -205,7 +205,9 @@ class _Source:
         for name in names.split():
             place = self._records[record] = self._records.get(record, 0) + 1
             if self._slots.setdefault(name, place) != place:
-                raise ScriptError(f"{where}: slot {name!r} is number {self._slots[name]} of another record, and {place} here")
+                raise ScriptError(
+                    f"{where}: slot {name!r} is number {self._slots[name]} of another record, and {place} here"
+                )
 
     def _place(self, found: re.Match[str]) -> str:
         place = self._slots.get(found[1] or "")

@@ -50,15 +50,18 @@ class Submission:
             InvalidArgument: names the argument, its value and what is allowed.
         """
         check_integer("priority", self.priority, -100, 100)
-        check_integer("delay", self.delay_us, 0, MOST_DELAY, optional=True, allowed="from 0 to 10 years")
-        check_time("available_at", self.available_at_us)
-        check_integer("timeout", self.timeout_us, 1, optional=True, allowed="more than 0")
+        if self.delay_us is not None:
+            check_integer("delay", self.delay_us, 0, MOST_DELAY, allowed="from 0 to 10 years")
+        if self.available_at_us is not None:
+            check_time("available_at", self.available_at_us)
+        if self.timeout_us is not None:
+            check_integer("timeout", self.timeout_us, 1, allowed="more than 0")
         key = self.idempotency_key
         if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY):
             raise InvalidArgument("idempotency_key", key, f"text of 1 to {MAX_KEY} characters")
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
             raise InvalidArgument("metadata", self.metadata, "an object of JSON-able values")
-        for tag in check_words("tags", self.tags):
+        for tag in check_words("tags", self.tags) if self.tags != () else ():
             if len(tag) > MAX_TAG or _no_word(tag):
                 raise InvalidArgument(
                     "tags",

@@ -130,10 +130,10 @@ class Runs(Search):
     ) -> None:  # fmt: skip
         while True:
             number = await self.plan_number(plan, partition)
+            plain = pack({"pl": number})
             rest: list[Any] = []
             for _, run_id, fields, text in items:
-                fields["pl"] = number
-                rest += (run_id, pack(fields), text)
+                rest += (run_id, pack({**fields, "pl": number}) if fields else plain, text)
             reply = await self.call("submit", partition, rest)
             if reply[0] != Reply.NO_PLAN:
                 break
