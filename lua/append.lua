@@ -24,7 +24,7 @@ local function place_given(run, given)
     rare.last = ms + seq
   end
   if run.seq == 0 and rare.last < now then
-    rare.last = math.max(given, rare.last + 1)
+    rare.last = max(given, rare.last + 1)
     return rare.last
   end
 end

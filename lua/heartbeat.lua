@@ -30,7 +30,7 @@ for i = leases, #ARGV, 3 do
   codes[#codes + 1] = code
 end
 for first = 1, #members, 1000 do
-  local last = math.min(first + 999, #members)
+  local last = min(first + 999, #members)
   local beats = call('ZMSCORE', prefix .. 'running', unpack(members, first, last))
   for k = first, last do
     local run, name, s = unpack(checked[k])
@@ -39,7 +39,7 @@ for first = 1, #members, 1000 do
       emit(run, 'StepHeartbeat', name, map(2, pair('a', s.attempt) .. pair('wi', worker)))
     end
     rare_of(run).touched = true
-    s.dirty, s.renewed, s.beat = true, true, math.max(now, before)
+    s.dirty, s.renewed, s.beat = true, true, max(now, before)
   end
 end
 local worker_key = prefix .. 'worker:' .. worker

@@ -26,12 +26,12 @@ local function grace_left()
   end
   local state = call('HMGET', meta, 'tick', 'calm', 'skewed')
   local last, calm = tonumber(state[1]), tonumber(state[2]) or 0
-  local gap = math.max(threshold / 2, 2 * tick)
+  local gap = max(threshold / 2, 2 * tick)
   if not last or now - last > gap or skew_moved or (tonumber(state[3]) or 0) > last then
     calm = now + threshold
   end
   extra_writes[#extra_writes + 1] = { 'HSET', meta, 'tick', now, 'calm', calm }
-  return math.max(0, calm - now)
+  return max(0, calm - now)
 end
 
 local function crash(run, name, worker, crashes)

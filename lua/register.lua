@@ -14,7 +14,7 @@ end
 local number = call('HLEN', prefix .. 'plans') + 1
 call('DEL', prefix .. 'plan:' .. number) -- what a call left that raised half-way
 for first = fields, #ARGV, 3000 do
-  call('HSET', prefix .. 'plan:' .. number, unpack(ARGV, first, math.min(first + 2999, #ARGV)))
+  call('HSET', prefix .. 'plan:' .. number, unpack(ARGV, first, min(first + 2999, #ARGV)))
 end
 call('HSET', prefix .. 'plans', version, number)
 return { OK, number }

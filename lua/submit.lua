@@ -22,7 +22,7 @@ local function submit_run(id, d, envelope, input, k)
   runs[#runs + 1] = run
   submitted(run, d, (emit(run, 'RunSubmitted', '', envelope, input)), input, now, k)
   local roots = run.plan.roots
-  for i = 1, math.min(#roots, FAN_OUT) do
+  for i = 1, min(#roots, FAN_OUT) do
     local s = new_step(run, roots[i])
     run.steps[roots[i]] = s
     -- available when the run is: its own time less what was emitted since
@@ -54,7 +54,7 @@ local function any_exists()
     keys[#keys + 1] = prefix .. 'run:' .. ARGV[i]
   end
   for first = 1, #keys, 3000 do
-    if call('EXISTS', unpack(keys, first, math.min(first + 2999, #keys))) > 0 then
+    if call('EXISTS', unpack(keys, first, min(first + 2999, #keys))) > 0 then
       return true
     end
   end

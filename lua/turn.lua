@@ -130,7 +130,8 @@ if any_dropped then -- with all its outcomes and claims of this call, those befo
   end
 end
 local claims_text = {}
-for k, claimed in ipairs(kept) do
+for k = 1, #kept do
+  local claimed = kept[k]
   claims_text[k] = claimed[1] .. '|' .. claimed[2]
 end
 extra_writes[1] = { 'HSET', worker_key, lane,
@@ -154,7 +155,7 @@ elseif asleep > 0 then
 end
 for queue in pairs(serves) do
   if more or asleep == 2 then -- who cannot take what it was woken for wakes another
-    counts[queue] = math.max(counts[queue] or 0, 1)
+    counts[queue] = max(counts[queue] or 0, 1)
   elseif #kept < want then -- what this call scheduled it also claimed, and this worker knows when the next is due
     counts[queue] = nil
   end

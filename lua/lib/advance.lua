@@ -4,9 +4,10 @@
 -- @include lib/rollup
 local FAN_OUT = 500 -- steps scheduled by one call; the rest go by `expand`
 local fresh         -- steps that this call scheduled and that are due
+local stopped_runs  -- runs that ended with steps scheduled or running
 
 each_call(function()
-  fresh = {}
+  fresh, stopped_runs = {}, {}
 end)
 
 local READY = map(2, pair('a', 1) .. '\161r\161d')
@@ -36,70 +37,76 @@ local function schedule(run, name, reason, attempt, delay, since, more, more_pai
   end
 end
 
--- members of an ended run leave the sets in this call where they are few, else by `expand`
-local function clear_members(run)
-  if run.active > 0 then
-    if run.plan and run.plan.n > FAN_OUT then
-      rare_of(run).expand = true
-    else
-      load_steps(run, all_steps(run))
-      rare_of(run).stopped = true
+local end_run
+do
+  -- members of an ended run leave the sets in this call where they are few, else by `expand`
+  local function clear_members(run)
+    if run.active > 0 then
+      if run.plan and run.plan.n > FAN_OUT then
+        rare_of(run).expand = true
+      else
+        load_steps(run, all_steps(run))
+        stopped_runs[#stopped_runs + 1] = run
+      end
     end
   end
+
+  local FIRST = pair('w', 1)
+  local RUN_END = { WorkflowCompleted = 'c', WorkflowFailed = 'f', WorkflowCancelled = 'x' }
+
+  function end_run(run, kind, count, pairs_text)
+    local at = now + run.seq
+    local took = max(0, at - tonumber(run.created))
+    emit(run, kind, '', MAPS[2 + count] .. (run.attempt == 1 and FIRST or pair('w', run.attempt)) .. '\161d' .. packed(took) .. pairs_text)
+    count_bucket('r', bucket_of(took))
+    run_ended(run, at, RUN_END[kind])
+    clear_members(run)
+  end
 end
 
-local FIRST = pair('w', 1)
-local RUN_END = { WorkflowCompleted = 'c', WorkflowFailed = 'f', WorkflowCancelled = 'x' }
-
-local function end_run(run, kind, count, pairs_text)
-  local at = now + run.seq
-  local took = math.max(0, at - tonumber(run.created))
-  emit(run, kind, '', char(0x82 + count) .. (run.attempt == 1 and FIRST or pair('w', run.attempt)) .. '\161d' .. packed(took) .. pairs_text)
-  count_bucket('r', bucket_of(took))
-  run_ended(run, at, RUN_END[kind])
-  clear_members(run)
-end
-
--- the error of the step that failed first: from this call, else from its event
-local function first_failure(run)
-  local failure = run.rare.failure
-  if failure then
-    return failure.step, failure.error, failure.reason
-  end
-  local id = run.rare.first_failure or call('HGET', run.key, 'f') or '0-0'
-  local _, value = event_at(run, id)
-  if not value then
-    return nil, packed({ message = 'a step failed' }), 'step-failed'
-  end
-  local name, d = open_event(value)
-  return name, cmsgpack.pack(d.e), d.f
-end
-
-local function fail_run(run)
-  local step, error_text, reason = first_failure(run)
-  local why = reason == 'worker-crash' and 'worker-crash' or 'step-failed'
-  local pairs_text = '\161e' .. error_text .. pair('c', run.done) .. pair('f', why)
-  if step then
-    return end_run(run, 'WorkflowFailed', 4, pairs_text .. pair('s', step))
-  end
-  end_run(run, 'WorkflowFailed', 3, pairs_text)
-end
-
-local function conclude(run)
-  if not LIVE[run.status] or run.rare.expand then
-    return
-  end
-  local stop = not run.plan or run.plan.on_error ~= 'finish'
-  if run.failed and (stop or run.open == 0) then
-    fail_run(run)
-  elseif run.failed and run.active == 0 and (run.rare.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
-    fail_run(run)
-  elseif run.open == 0 then
-    local plan = run.plan
-    if plan and not plan.total then
-      plan.total = pair('n', plan.n)
+local conclude
+do
+  -- the error of the step that failed first: from this call, else from its event
+  local function first_failure(run)
+    local failure = run.rare.failure
+    if failure then
+      return failure.step, failure.error, failure.reason
     end
-    end_run(run, 'WorkflowCompleted', 1, plan and plan.total or pair('n', math.max(1, run.done)))
+    local id = run.rare.first_failure or call('HGET', run.key, 'f') or '0-0'
+    local _, value = event_at(run, id)
+    if not value then
+      return nil, packed({ message = 'a step failed' }), 'step-failed'
+    end
+    local name, d = open_event(value)
+    return name, cmsgpack.pack(d.e), d.f
+  end
+
+  local function fail_run(run)
+    local step, error_text, reason = first_failure(run)
+    local why = reason == 'worker-crash' and 'worker-crash' or 'step-failed'
+    local pairs_text = '\161e' .. error_text .. pair('c', run.done) .. pair('f', why)
+    if step then
+      return end_run(run, 'WorkflowFailed', 4, pairs_text .. pair('s', step))
+    end
+    end_run(run, 'WorkflowFailed', 3, pairs_text)
+  end
+
+  function conclude(run)
+    if not LIVE[run.status] or run.rare.expand then
+      return
+    end
+    local stop = not run.plan or run.plan.on_error ~= 'finish'
+    if run.failed and (stop or run.open == 0) then
+      fail_run(run)
+    elseif run.failed and run.active == 0 and (run.rare.expanded or not call('ZSCORE', prefix .. 'expand', run.id)) then
+      fail_run(run)
+    elseif run.open == 0 then
+      local plan = run.plan
+      if plan and not plan.total then
+        plan.total = pair('n', plan.n)
+      end
+      end_run(run, 'WorkflowCompleted', 1, plan and plan.total or pair('n', max(1, run.done)))
+    end
   end
 end
 
@@ -118,7 +125,7 @@ end
 
 local function cascade(run, name, from)
   local s = run.steps[name]
-  local attempt = math.max(1, s.attempt)
+  local attempt = max(1, s.attempt)
   emit(run, 'StepSkipped', name, map(5, pair('a', attempt) .. pair('d', 0) .. pair('k', 'cascade')
     .. pair('r', "dependency '" .. from .. "' was skipped") .. pair('cf', from)))
   skipped(run, name, s, attempt)

@@ -67,7 +67,7 @@ local function scheduled(run, name, s, attempt, available, level, since)
   if since then
     set_field(run, 'u:' .. name, format('%d', since))
   end
-  s.level = level and math.max(-100, math.min(100, level)) or run.priority
+  s.level = level and max(-100, min(100, level)) or run.priority
   if s.status == 'f' and run.failed then -- only in a copied past: a retry of the run has cleared it before
     run.failed, rare_of(run).first_failure = false, nil
     set_field(run, 'f', '')
@@ -103,7 +103,7 @@ end
 
 local function skipped(run, name, s, attempt)
   end_lease(s, 'k')
-  s.attempt = math.max(s.attempt, attempt)
+  s.attempt = max(s.attempt, attempt)
   move(run, name, s, 'k')
 end
 

@@ -33,8 +33,8 @@ local function claim_outputs(run, planned, claimed)
     fields[i] = output_fields[dependency]
   end
   for first = 1, #fields, 1000 do
-    local stored = call('HMGET', run.key, unpack(fields, first, math.min(first + 999, #fields)))
-    for k = 1, math.min(1000, #fields - first + 1) do
+    local stored = call('HMGET', run.key, unpack(fields, first, min(first + 999, #fields)))
+    for k = 1, min(1000, #fields - first + 1) do
       local dependency = planned.deps[first + k - 1]
       local text = fresh[output_fields[dependency]] or stored[k]
       local other = run.steps[dependency]
@@ -46,47 +46,50 @@ local function claim_outputs(run, planned, claimed)
   end
 end
 
--- envelopes that are the same for every run of a plan in its first attempt are made once a call
-local function start_run(run)
-  local plan, has_input = run.plan, run.input and true or false
-  local known = plan and run.attempt == 1 and (has_input and plan.started_with or plan.started_without)
-  local data = known or map(4, pair('pl', run.number) .. pair('w', run.attempt)
-    .. pair('hs', plan and plan.schema and true or false) .. pair('hi', has_input))
-  if plan and run.attempt == 1 then
-    plan[has_input and 'started_with' or 'started_without'] = data
-  end
-  local at = emit(run, 'WorkflowStarted', '', data)
-  run_started(run, at)
-  if plan and plan.schema then
-    emit(run, 'WorkflowInputValidation', '', map(3, pair('w', run.attempt) .. '\162hc\195\162ok\195'))
-  end
-end
-
--- {run, step, plan, attempt, input, then name and output of each dependency that completed}
-local function start_step(run, name, worker_pairs, worker_count, slot_pairs)
-  local s, planned = run.steps[name], plan_step(run.plan, name)
-  if run.status == 'p' then
-    start_run(run)
-  end
-  local attempt = s.attempt > 0 and s.attempt or 1
-  local head = planned and attempt == 1 and planned.start
-  if not head then
-    head = pair('a', attempt) .. '\162dp' .. (planned and planned.dp or '\144')
-    if planned and attempt == 1 then
-      planned.start = head
+local start_step
+do
+  -- envelopes that are the same for every run of a plan in its first attempt are made once a call
+  local function start_run(run)
+    local plan, has_input = run.plan, run.input and true or false
+    local known = plan and run.attempt == 1 and (has_input and plan.started_with or plan.started_without)
+    local data = known or map(4, pair('pl', run.number) .. pair('w', run.attempt)
+      .. pair('hs', plan and plan.schema and true or false) .. pair('hi', has_input))
+    if plan and run.attempt == 1 then
+      plan[has_input and 'started_with' or 'started_without'] = data
+    end
+    local at = emit(run, 'WorkflowStarted', '', data)
+    run_started(run, at)
+    if plan and plan.schema then
+      emit(run, 'WorkflowInputValidation', '', map(3, pair('w', run.attempt) .. '\162hc\195\162ok\195'))
     end
   end
-  local at = emit(run, 'StepStarted', name, char(0x82 + worker_count) .. head .. worker_pairs .. (slot_pairs or ''))
-  if s.available then
-    count_bucket('w', bucket_of(math.max(0, at - s.available)))
+
+  -- {run, step, plan, attempt, input, then name and output of each dependency that completed}
+  function start_step(run, name, worker_pairs, worker_count, slot_pairs)
+    local s, planned = run.steps[name], plan_step(run.plan, name)
+    if run.status == 'p' then
+      start_run(run)
+    end
+    local attempt = s.attempt > 0 and s.attempt or 1
+    local head = planned and attempt == 1 and planned.start
+    if not head then
+      head = pair('a', attempt) .. '\162dp' .. (planned and planned.dp or '\144')
+      if planned and attempt == 1 then
+        planned.start = head
+      end
+    end
+    local at = emit(run, 'StepStarted', name, MAPS[2 + worker_count] .. head .. worker_pairs .. (slot_pairs or ''))
+    if s.available then
+      count_bucket('w', bucket_of(max(0, at - s.available)))
+    end
+    started(run, name, s, attempt, now)
+    local input = run.input and (payload_of(run, run.input) or run.input) or ''
+    local claimed = { run.id, name, run.number, attempt, input }
+    if planned and #planned.deps > 0 then
+      claim_outputs(run, planned, claimed)
+    end
+    return claimed
   end
-  started(run, name, s, attempt, now)
-  local input = run.input and (payload_of(run, run.input) or run.input) or ''
-  local claimed = { run.id, name, run.number, attempt, input }
-  if planned and #planned.deps > 0 then
-    claim_outputs(run, planned, claimed)
-  end
-  return claimed
 end
 
 -- levels of the given queues that have something due, most urgent first; and the next time one will have
@@ -121,7 +124,8 @@ local function take_due(due, want, take)
     repeat
       local ask = want - taken
       local members = call('ZRANGE', level.set, '-inf', now, 'BYSCORE', 'LIMIT', offset, ask)
-      for _, member in ipairs(members) do
+      for i = 1, #members do
+        local member = members[i]
         local bar = find(member, '|', 1, true)
         local name = sub(member, bar + 1)
         local run = load_run(sub(member, 1, bar - 1), name)

@@ -79,8 +79,11 @@ local function put(set, score, member)
   if not set.touched then
     touch(set)
   end
-  local add, n = set.add, set.adding
-  add[n + 1], add[n + 2], set.adding = score, member, n + 2
+  local add, n = set.add, set.adding + 1
+  add[n] = score
+  n = n + 1
+  add[n] = member
+  set.adding = n
 end
 
 local function take_out(set, member)
@@ -88,19 +91,17 @@ local function take_out(set, member)
     touch(set)
   end
   local n = set.removing + 1
-  set.remove[n], set.removing = member, n
+  set.remove[n] = member
+  set.removing = n
 end
 
 -- a workflow's indexes by status
-local function index_of(slug)
-  local index = here.index[slug]
-  if not index then
-    index = {}
-    for letter, word in pairs(STATUS) do
-      index[letter] = set_named('runs:' .. slug .. ':' .. word)
-    end
-    here.index[slug] = index
+local function make_index(slug)
+  local index = {}
+  for letter, word in pairs(STATUS) do
+    index[letter] = set_named('runs:' .. slug .. ':' .. word)
   end
+  here.index[slug] = index
   return index
 end
 
@@ -169,7 +170,8 @@ local function diff_run(run)
   local id, status, was_status = run.id, run.status, run.was_status
   local was_live, live = LIVE[was_status], LIVE[status]
   if was_status ~= status then
-    local index = index_of(slug_of(run))
+    local slug = slug_of(run)
+    local index = here.index[slug] or make_index(slug)
     if was_status then
       take_out(index[was_status], id)
     end
@@ -231,7 +233,7 @@ local function write_hash(run)
     return
   end
   for first = 1, n, 3000 do
-    call('HSET', run.key, unpack(fields, first, math.min(first + 2999, n)))
+    call('HSET', run.key, unpack(fields, first, min(first + 2999, n)))
   end
 end
 
@@ -244,13 +246,13 @@ local function write_run(run)
     for i = 1, n, 2 do
       call('XADD', stream, rare.given[i] or next_id, events[i], events[i + 1])
     end
-  elseif n <= 2 * PER_ENTRY then
+  elseif n <= PER_ENTRY then
     local seq = run.seq - n / 2 -- over 0 in a submit of many runs
     call('XADD', stream, seq > 0 and now_text .. '-' .. seq or next_id, unpack(events, 1, n))
   else
-    for first = 1, n, 2 * PER_ENTRY do
+    for first = 1, n, PER_ENTRY do
       local seq = run.seq - (n - first + 1) / 2
-      call('XADD', stream, now_text .. '-' .. seq, unpack(events, first, math.min(first + 2 * PER_ENTRY - 1, n)))
+      call('XADD', stream, now_text .. '-' .. seq, unpack(events, first, min(first + PER_ENTRY - 1, n)))
     end
   end
   if not rare.saved then
@@ -274,12 +276,12 @@ local function write_sets()
   touched = {}
   for _, set in ipairs(sets) do
     for first = 1, set.removing, 3000 do
-      write('ZREM', set.name, unpack(set.remove, first, math.min(first + 2999, set.removing)))
+      write('ZREM', set.name, unpack(set.remove, first, min(first + 2999, set.removing)))
     end
   end
   for _, set in ipairs(sets) do
     for first = 1, set.adding, 3000 do
-      write('ZADD', set.name, unpack(set.add, first, math.min(first + 2999, set.adding)))
+      write('ZADD', set.name, unpack(set.add, first, min(first + 2999, set.adding)))
     end
     clear(set)
   end
@@ -300,6 +302,7 @@ end
 -- every place that a run may have by what the tables now say, to be taken away before its true places are added
 local function withdraw(run, still)
   local slug, rare = slug_of(run), run.rare
+  local index = here.index[slug] or make_index(slug)
   for name, s in pairs(run.steps) do
     local queue, member = queue_of(run, name), run.id .. '|' .. name
     take_out(level_of(queue, s.level), member)
@@ -311,7 +314,7 @@ local function withdraw(run, still)
     end
   end
   for letter in pairs(STATUS) do
-    take_out(index_of(slug)[letter], run.id)
+    take_out(index[letter], run.id)
   end
   for _, tag in ipairs(rare.tags or {}) do
     take_out(set_named('runs:' .. slug .. ':tag:' .. tag), run.id)
@@ -372,10 +375,33 @@ local function mend()
   write_sets()
 end
 
+-- one pcall for all that go through; a run whose write raises is noted, and the others go on
+local function write_runs()
+  local index, run = 0, nil
+  local function go_on()
+    for i = index + 1, #runs do
+      index, run = i, runs[i]
+      if run.count > 0 and not run.dropped then
+        write_run(run)
+      end
+    end
+  end
+  repeat
+    local ok, why = pcall(go_on)
+    if not ok then
+      note_broken(run)
+      why = type(why) == 'table' and why.err or tostring(why)
+      run.lost = stored ~= run and why
+      redis.log(redis.LOG_NOTICE, 'redisflow: ' .. run.id .. ' is made anew from its stream: ' .. why)
+    end
+  until ok
+end
+
 -- settle, where given, sees what could not be written before the reply is kept
 local function commit(settle)
   local most = 1 -- events of one run
-  for _, run in ipairs(runs) do -- still reads: what a diff needs to know of a plan
+  for i = 1, #runs do -- still reads: what a diff needs to know of a plan
+    local run = runs[i]
     if not run.dropped and (run.count > 0 or run.rare.touched) then
       if not run.rare.disordered then
         diff_run(run)
@@ -386,17 +412,7 @@ local function commit(settle)
     end
   end
   local high = score_text(now + most - 1) -- the latest time that is written
-  for _, run in ipairs(runs) do
-    if run.count > 0 and not run.dropped then
-      local ok, why = pcall(write_run, run)
-      if not ok then
-        note_broken(run)
-        why = type(why) == 'table' and why.err or tostring(why)
-        run.lost = stored ~= run and why
-        redis.log(redis.LOG_NOTICE, 'redisflow: ' .. run.id .. ' is made anew from its stream: ' .. why)
-      end
-    end
-  end
+  write_runs()
   write_sets()
   local clean = not broken
   if broken and (not pcall(mend) or broken) then

@@ -9,9 +9,11 @@ local function emit(run, kind, name, data, payload)
   if not events then -- room for two from the start, since a table that grows by steps is rehashed at each
     run.events = { kind, value, false, false }
   else
-    events[n + 1], events[n + 2] = kind, value
+    events[n + 1] = kind
+    events[n + 2] = value
   end
-  run.count, run.seq = n + 2, seq + 1
+  run.count = n + 2
+  run.seq = seq + 1
   return now + seq, seq
 end
 

@@ -14,7 +14,7 @@ do
       -- failed, but not the run: its retry was recorded, and not that of the step
       if LIVE[run.status] and (s.status == 'p' or (s.status == 'f' and not run.failed)) and s.unmet == 0 then
         schedule(run, name, s.attempt > 0 and 'r' or (plan_step(run.plan, name) or { deps = {} }).deps[1] and 'd' or 'i',
-          s.attempt + 1, run.rare.wait and math.max(0, run.rare.wait - now - run.seq) or 0)
+          s.attempt + 1, run.rare.wait and max(0, run.rare.wait - now - run.seq) or 0)
       elseif LIVE[run.status] and s.status == 'p' then
         local from = skipped_need(run, name)
         if from then

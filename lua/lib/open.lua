@@ -3,6 +3,7 @@
 -- @include lib/replies
 local call, pcall_write = redis.call, redis.pcall
 local format, match, find, sub, char, byte = string.format, string.match, string.find, string.sub, string.char, string.byte
+local unpack, ipairs, pairs, pcall, tonumber, max, min = unpack, ipairs, pairs, pcall, tonumber, math.max, math.min -- a global takes three times as long
 local meta, prefix, epoch
 local now, now_text, next_id, skew, skew_moved
 local resets = {}

@@ -26,8 +26,8 @@ local function retry_delay(tier, within, same_tier, draw)
     return 0
   end
   local delay = tier[2] * tier[3] ^ (same_tier and within - 2 or 0)
-  delay = math.min(delay, tier[4]) * (1 + tier[5] * (2 * draw - 1))
-  return math.floor(math.max(0, delay))
+  delay = min(delay, tier[4]) * (1 + tier[5] * (2 * draw - 1))
+  return math.floor(max(0, delay))
 end
 
 local function fail_terminally(run, name, data, error_text, reason, more, more_pairs)
@@ -44,7 +44,7 @@ end
 -- a failure that no worker tells of: it began at `since`, and has no stack
 local function fail_unheard(run, name, since, error_name, message, reason)
   local s, none = run.steps[name], redis.sha1hex('')
-  local duration, error_text = math.max(0, now - since), packed({ name = error_name, message = message })
+  local duration, error_text = max(0, now - since), packed({ name = error_name, message = message })
   count_bucket('s', bucket_of(duration))
   fail_terminally(run, name, map(4, pair('a', s.attempt) .. pair('d', duration) .. '\161e' .. error_text
     .. pair('fp', { redis.sha1hex(error_name), redis.sha1hex(message), none, none, none })), error_text, reason)
@@ -132,7 +132,7 @@ do
       local message = "no worker has had the code of step '" .. name .. "' since it was scheduled"
       return fail_unheard(run, name, s.lease, 'StepRemoved', message, 'step-removed')
     end
-    schedule(run, name, 'r', s.attempt, math.max(1000000, math.min(30000000, age)), since)
+    schedule(run, name, 'r', s.attempt, max(1000000, min(30000000, age)), since)
   end
 
   local SETTLE = {

@@ -20,8 +20,13 @@ local function pair(key, value)
   return head .. packed(value)
 end
 
+local MAPS = {} -- what a map of so many pairs begins with
+for count = 0, 15 do
+  MAPS[count] = char(0x80 + count)
+end
+
 local function map(count, pairs_text)
-  return char(0x80 + count) .. pairs_text
+  return MAPS[count] .. pairs_text
 end
 
 -- the body of a map with `count` more pairs

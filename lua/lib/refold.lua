@@ -59,7 +59,7 @@ local function refold(run)
       note_failure(run, event[3], event[6], event[7])
     end
     if event[1] ~= 'LogEntry' then -- no figure looks at log lines
-      rare.latest = math.max(rare.latest, event[3])
+      rare.latest = max(rare.latest, event[3])
     end
   end
 end

@@ -10,10 +10,11 @@ each_call(function()
 end)
 
 -- 16 buckets an octave: redisflow/model/histogram.py says what follows for the error
-local frexp, floor = math.frexp, math.floor
+local frexp = math.frexp
 local function bucket_of(us)
   local fraction, exponent = frexp(us)
-  return 16 * exponent + floor(32 * fraction) - 16
+  fraction = 32 * fraction
+  return 16 * exponent + fraction - fraction % 1 - 16
 end
 
 -- counts of a run's workflow, by event type

@@ -158,7 +158,7 @@ end
 
 local function load_steps(run, names)
   for first = 1, #names, 500 do
-    load_chunk(run, names, first, math.min(first + 499, #names))
+    load_chunk(run, names, first, min(first + 499, #names))
   end
 end
 

@@ -2,7 +2,7 @@
 -- others: for each a field named by its type, whose value is its step, NUL, its envelope and, where it has one, its payload. The first
 -- has the entry's id, those behind it the ids that follow. The twin for readers is redisflow/backend/entries.py.
 -- @include lib/open
-local PER_ENTRY = 250 -- events; a call that adds more to a run makes several entries
+local PER_ENTRY = 500 -- fields and values; a call that adds more to a run makes several entries
 
 -- step, fields, payload and packed envelope of a value
 local function open_event(value)

@@ -30,8 +30,8 @@ do
     for queue, count in pairs(counts) do
       wake(queue, count)
     end
-    for _, run in ipairs(runs) do
-      if run.rare.stopped and not run.dropped then
+    for _, run in ipairs(stopped_runs) do
+      if not run.dropped then
         tell_stopped(run)
       end
     end

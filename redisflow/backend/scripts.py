@@ -6,7 +6,8 @@ title its names become locals, and `open` of lib/open and `repeated` of lib/once
 Redis tells by line of the library are told by file and line.
 
 `-- @slots run: status attempt` makes a record of a table that is a list: from there on `.status` is read as `[1]`, whatever stands
-before it. A slot that two records share has the same place in both, and no table may be built with the name of a slot.
+before it. A slot that two records share has the same place in both, and no table may be built with the name of a slot. Numbers with
+a name in capitals, `local BATCH = 100` at the start of a line, are put in where they are used: Lua has room for 200 locals.
 
 Functions, not EVALSHA: a script makes all its closures anew at every call, which costs more than what a small call does. Redis 7.0
 gives a library that loads nothing but `redis.register_function`, so the first call builds it. The library is named by its content:
@@ -27,8 +28,10 @@ _HEADER = re.compile(r"^-- (KEYS|ARGV|RETURNS|EVENTS) (.*)$")
 _ERROR_LINE = re.compile(r"@?user_function:\s*(\d+)")
 _BEGINNINGS = {"lib/open": "open(KEYS, epoch)", "lib/once": "repeated(request)"}
 _SLOTS = re.compile(r"^-- @slots (\w+): (.*)$")
-_FIELD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|--.*|(?<!\.)\.([a-z_]+)\b""")
-_BUILT = re.compile(r"\{[^{}]*?\b([a-z_]+)\s*=(?!=)")
+_CONSTANT = re.compile(r"^local ([A-Z][A-Z_]*) = ([0-9]+)\b(?!\.)")
+_WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|--.*|(?<!\.)\.([a-z_]+)\b|(?<![.\w])([A-Z][A-Z_]*)\b""")
+_BRACES = re.compile(r"\{([^{}]*)")
+_BUILT = re.compile(r"\b([a-z_]+)\s*=(?!=)")
 _NAME = "redisflow_LIBRARY"  # stands for the name until the text is whole and can be hashed
 
 
@@ -190,15 +193,19 @@ class _Source:
         self._registered: list[str] = []
         self._records: dict[str, int] = {}  # slots declared so far
         self._slots: dict[str, int] = {}
+        self._constants: dict[str, str] = {}
 
     def add(self, file: str, number: int, line: str) -> None:
         """A line, and where it comes from."""
         if declared := _SLOTS.match(line):
             self._declare(f"lua/{file}:{number}", *declared.groups())
-        for built in _BUILT.findall(line):
+        for built in _BUILT.findall(" ".join(_BRACES.findall(line))):
             if built in self._slots:
                 raise ScriptError(f"lua/{file}:{number}: {built!r} is a slot of a record, whose tables are lists")
-        self.text.append(_FIELD.sub(self._place, line))
+        if constant := _CONSTANT.match(line):
+            self._constants[constant[1]] = constant[2]
+            line = "--"
+        self.text.append(_WORD.sub(self._put_in, line))
         self.lines.append((file, number))
 
     def _declare(self, where: str, record: str, names: str) -> None:
@@ -209,9 +216,11 @@ class _Source:
                     f"{where}: slot {name!r} is number {self._slots[name]} of another record, and {place} here"
                 )
 
-    def _place(self, found: re.Match[str]) -> str:
-        place = self._slots.get(found[1] or "")
-        return found[0] if place is None else f"[{place}]"
+    def _put_in(self, found: re.Match[str]) -> str:
+        slot, constant = found.groups("")
+        if slot in self._slots:
+            return f"[{self._slots[slot]}]"
+        return self._constants.get(constant, found[0])
 
     def add_function(self, name: str, source: Sequence[str], arguments: Sequence[tuple[str, str]]) -> None:
         """A script, behind what it includes."""

@@ -112,6 +112,32 @@ def test_lines_stay_what_they_are(load: Folder) -> None:
     assert len(lines) == len(script.library.text.splitlines())
 
 
+async def test_slots_are_places_and_constants_are_numbers(backend: RedisBackend, load: Folder) -> None:
+    lib = (
+        "-- @slots run: status count\n-- @slots run: rest\n-- @slots step: status count level\nlocal MOST = 3 -- of all\n"
+        "local word = 'run.status MOST' -- run.status MOST\nlocal status = '!'"
+    )
+    script = load(
+        HEAD + "-- @include lib/a\nlocal run = { 'a', 1, {} }\nrun.count = run.count + MOST\nrun.rest.MOST = MOST\n"
+        "return { run.status, run.count, word..status, run.rest.MOST, (\"run.rest\") }\n", a=lib,
+    )  # fmt: skip
+    reply = await backend.server.call_once(script, backend.partitions[0], [])
+    assert reply == [b"a", 4, b"run.status MOST!", 3, b"run.rest"]
+    text = script.library.text
+    assert "run[2] = run[2] + 3" in text
+    assert "-- run.status MOST" in text
+
+
+def test_a_slot_has_one_place(load: Folder) -> None:
+    with pytest.raises(ScriptError, match=r"lua/lib/a\.lua:2: slot 'count' is number 2 of another record, and 1 here"):
+        load(HEAD + "-- @include lib/a\n", a="-- @slots run: status count\n-- @slots step: count")
+
+
+def test_no_table_is_built_with_the_name_of_a_slot(load: Folder) -> None:
+    with pytest.raises(ScriptError, match=r"lua/probe\.lua:6: 'count' is a slot of a record, whose tables are lists"):
+        load(HEAD + "-- @include lib/a\nlocal other = { size = 1, count = 2 }\n", a="-- @slots run: status count")
+
+
 @pytest.mark.parametrize(
     "files",
     [{"a": "-- @include lib/a"}, {"a": "-- @include lib/b", "b": "-- @include lib/a"},
