@@ -1,12 +1,15 @@
 """Single submissions that are under way at once go out together.
 
-One call of `submit` is under way at a time; what arrives meanwhile waits and is the next call. So a lone submission is not held
-back, and many at once cost one round trip for all of them. Each still has its own result or error.
+A lone submission goes out at once. What arrives while calls are under way waits, and goes in the next: two are under way at a
+time, so that Redis works on one while the answers to the other are handled here, and each takes half of what there is. So many at
+once cost a few round trips for all of them; each still has its own result or error. Where there was a crowd, the next call waits
+for the end of the event loop's round, since those that an answer woke submit again in the same round.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from redisflow.backend.redis import RedisBackend
@@ -14,7 +17,8 @@ from redisflow.backend.types import Submission, SubmitResult
 from redisflow.model.errors import RedisflowError
 from redisflow.model.workflow import Plan
 
-Waiting = tuple[Submission, "asyncio.Future[SubmitResult]"]
+CALLS = 2
+Waiting = tuple[Plan, Submission, "asyncio.Future[SubmitResult]"]
 
 
 class Coalescer:
@@ -22,9 +26,11 @@ class Coalescer:
 
     def __init__(self, backend: RedisBackend) -> None:
         self._backend = backend
-        self._waiting: dict[str, tuple[Plan, list[Waiting]]] = {}
-        self._busy = False
-        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[Waiting] = deque()
+        self._calls = 0  # under way
+        self._sent = 0  # submissions in them
+        self._crowded = False  # the last call was not the only one, or had more than one
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, plan: Plan, submission: Submission) -> SubmitResult:
         """As `Backend.submit` of one run.
@@ -33,43 +39,56 @@ class Coalescer:
             InvalidArgument, PayloadTooLarge, RunExists: of this submission alone.
         """
         self._backend.check_submission(plan, submission)
-        if not self._busy:
-            self._busy = True
-            try:
-                (result,) = await self._backend.submit_each(plan, [submission])
-            finally:
-                self._go_on()
-            if isinstance(result, RedisflowError):
-                raise result
-            return result
-        future: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(plan.version, (plan, []))[1].append((submission, future))
-        return await future
+        if self._calls or self._crowded:
+            future: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
+            self._waiting.append((plan, submission, future))
+            self._go_on()
+            return await future
+        self._calls, self._sent = 1, 1
+        try:
+            (result,) = await self._backend.submit_each(plan, [submission])
+        finally:
+            self._end(1)
+        if isinstance(result, RedisflowError):
+            raise result
+        return result
 
     def _go_on(self) -> None:
-        if self._waiting:
-            self._task = asyncio.create_task(self._submit_waiting())
-        else:
-            self._busy = False
+        if self._waiting and self._calls < CALLS:
+            self._calls += 1
+            task = asyncio.create_task(self._submit_waiting())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _end(self, count: int) -> None:
+        self._calls -= 1
+        self._sent -= count
+        self._go_on()
 
     async def _submit_waiting(self) -> None:
-        groups, self._waiting = self._waiting, {}
+        count = min(len(self._waiting), (len(self._waiting) + self._sent + 1) // 2)
+        batch = [self._waiting.popleft() for _ in range(count)]
+        self._sent += count
+        self._crowded = self._sent > 1
+        groups: dict[str, list[Waiting]] = {}
+        for each in batch:
+            if not each[2].done():
+                groups.setdefault(each[0].version, []).append(each)
         try:
-            for plan, waiting in groups.values():
-                await self._submit_group(plan, [each for each in waiting if not each[1].done()])
+            for group in groups.values():
+                await self._submit_group(group)
         finally:
-            for _, waiting in groups.values():
-                for _, future in waiting:
-                    future.cancel()  # only where this task was cancelled: all others have their result
-            self._go_on()
+            for _, _, future in batch:
+                future.cancel()  # only where this task was cancelled: all others have their result
+            self._end(count)
 
-    async def _submit_group(self, plan: Plan, waiting: list[Waiting]) -> None:
+    async def _submit_group(self, group: list[Waiting]) -> None:
         results: Sequence[SubmitResult | Exception]
         try:
-            results = await self._backend.submit_each(plan, [submission for submission, _ in waiting])
+            results = await self._backend.submit_each(group[0][0], [submission for _, submission, _ in group])
         except Exception as error:  # noqa: BLE001 -- it is each caller's to handle
-            results = [error] * len(waiting)
-        for (_, future), result in zip(waiting, results, strict=True):
+            results = [error] * len(group)
+        for (_, _, future), result in zip(group, results, strict=True):
             if future.done():
                 continue
             if isinstance(result, Exception):
