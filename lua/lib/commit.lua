@@ -336,6 +336,7 @@ end
 -- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
 -- save what `expand` has in hand
 function restate(run, still)
+  forget_run(run.key) -- what is decided here is of this call
   withdraw(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist

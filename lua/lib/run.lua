@@ -99,7 +99,7 @@ end
 
 -- What a call wrote is kept for the calls that follow, and is used where the hash still holds the very text that it was written as: a
 -- claim and the completion behind it need not parse what the call before has made. Bounded by calls and by steps a run.
-local keep_run, kept_run
+local keep_run, kept_run, forget_run
 do
   local MOST_KEPT_RUNS, MOST_KEPT_STEPS = 2048, 8
   local young, old, count = {}, {}, 0 -- the young grow old when they are many, and then the old go
@@ -112,17 +112,22 @@ do
     if count == MOST_KEPT_RUNS then
       young, old, count = {}, young, 0
     end
+    run.events, run.fields, run.known = nil, nil, nil -- they may hold large payloads
     young[run.key], count = run, count + 1
+  end
+
+  function forget_run(key)
+    young[key], old[key] = nil, nil
   end
 
   function kept_run(key, text, input, steps)
     local run = young[key] or old[key]
     if run then
-      young[key], old[key] = nil, nil
+      forget_run(key)
       if run.text == text and run.input == input then
         run.plan = plans[run.number] or plan_of(run.number)
         run.known, run.steps = run.steps, steps
-        run.events, run.count, run.seq, run.fields, run.fanned = nil, 0, 0, nil, nil
+        run.count, run.seq, run.fanned = 0, 0, nil
         run.was_status, run.was_ended = run.status, run.ended
         return run
       end

@@ -16,6 +16,7 @@ from tests.flows import (
     completed,
     history,
     plan,
+    reclaim,
     scores,
     snapshot,
     statuses,
@@ -195,6 +196,31 @@ async def test_a_claim_that_raises_takes_its_run_with_it_and_no_other(
     reply = await turn(backend, 2, want=9, outcomes=completed(bad, "a", leases[bad]))
     assert reply[ANSWERS] == [Reply.OK]
     assert {entry[1].decode() for entry in reply[CLAIMS]} == {*more, "last"}
+
+
+async def test_a_run_whose_places_could_not_be_written_goes_on_to_its_end(backend: RedisBackend) -> None:
+    """What one call made of it, to be mended by others, is no part of what the next one knows of it."""
+    run_id = await submit(backend, ONE)
+    keys = backend.keys_of(run_id)
+    await backend.client.set(keys.index("flow", "running"), "no set")
+    reply = await turn(backend, 1, want=1)
+    assert reply[CLAIMS][0][0].decode() == run_id
+    await backend.client.delete(keys.index("flow", "running"))
+    assert (await turn(backend, 2, outcomes=completed(run_id, "a", reply[NOW])))[ANSWERS] == [Reply.OK]
+    assert (await history(backend, run_id))[-1] == "WorkflowCompleted"
+    await reclaim(backend)  # takes up what was left to others
+
+
+async def test_what_the_hash_says_counts_and_not_what_the_last_call_made_of_it(backend: RedisBackend) -> None:
+    run_id = await submit(backend, ONE)
+    key = backend.keys_of(run_id).run(run_id)
+    before = await backend.client.dump(key)
+    lease = (await turn(backend, 1, want=1))[NOW]
+    claimed = await backend.client.dump(key)
+    await backend.client.restore(key, 0, before, replace=True)
+    assert (await turn(backend, 2, outcomes=completed(run_id, "a", lease)))[ANSWERS] == [Reply.STALE]
+    await backend.client.restore(key, 0, claimed, replace=True)
+    assert (await turn(backend, 3, outcomes=completed(run_id, "a", lease)))[ANSWERS] == [Reply.OK]
 
 
 async def test_a_worker_with_nothing_to_do_sleeps_and_is_woken_once(backend: RedisBackend) -> None:
