@@ -23,13 +23,14 @@
 local worker_key = prefix .. 'worker:' .. worker
 local record = call('HGET', worker_key, lane)
 if record then
-  local last, lease, answers_text, claims_text = match(record, '^(%d+) (%d+)\n([^\n]*)\n(.*)$')
-  last, lease = tonumber(last), tonumber(lease)
+  local last = tonumber(match(record, '^%d+'))
   if seq < last then
     return { OLD_TURN, last }
   elseif seq == last then
     -- answered from the record: claims whose lease is no longer current are left out, payloads are read again
+    local lease, answers_text, claims_text = match(record, '^%d+ (%d+)\n([^\n]*)\n(.*)$')
     local answers, claims = cjson.decode(answers_text), {}
+    lease = tonumber(lease)
     for id, name in string.gmatch(claims_text, '([^|\n]+)|([^\n]+)') do
       local run = load_run(id, name)
       local s = run and run.steps[name]
@@ -137,7 +138,7 @@ end
 extra_writes[1] = { 'HSET', worker_key, lane,
   format('%d %s\n', seq, now_text) .. (#answers > 0 and cjson.encode(answers) or '[]') .. '\n' .. table.concat(claims_text, '\n') }
 if not record then
-  extra_writes[2] = { 'EXPIRE', worker_key, 86400 }
+  extra_writes[2] = { 'EXPIRE', worker_key, '86400' }
 end
 commit()
 
@@ -146,7 +147,7 @@ if #kept < want then
   sleeping = 1
   for queue in pairs(serves) do
     pcall_write('ZADD', prefix .. 'sleepers:' .. queue, now_text, worker)
-    pcall_write('EXPIRE', prefix .. 'sleepers:' .. queue, 60)
+    pcall_write('EXPIRE', prefix .. 'sleepers:' .. queue, '60')
   end
 elseif asleep > 0 then
   for queue in pairs(serves) do

@@ -110,12 +110,13 @@ _CODES = {
     "parentRunId": "pr", "rerunFromStepId": "rf", "rerunStepIds": "ri", "parentVersionId": "pv",
 }  # fmt: skip
 _NAMES = {code: name for name, code in _CODES.items()}
-_PAYLOADS = {
+PAYLOADS = {
     "RunSubmitted": "input",
     "StepCompleted": "output",
     "StepCheckpoint": "data",
     "WorkflowCompleted": "output",
 }
+"""Types of events that may have a payload, and the wire name of it."""
 _REASONS = {"initial": "i", "retry": "r", "dependency-satisfied": "d"}
 _REASON_NAMES = {code: name for name, code in _REASONS.items()}
 _HASHES = ("nameHash", "messageHash", "stackExactHash", "stackNormalizedHash", "stackPortableHash")
@@ -158,7 +159,7 @@ def encode_event(wire: Mapping[str, Any], **own: Any) -> tuple[str, str, bytes, 
         Its `type`, `step`, `data` and `payload`.
     """
     kind = wire["type"]
-    payload_name = _PAYLOADS.get(kind)
+    payload_name = PAYLOADS.get(kind)
     fields: dict[str, Any] = {}
     for name, value in wire.items():
         if value is None or name in _OUTER or name == payload_name:
@@ -210,7 +211,7 @@ def decode_event(
         wire[_NAMES.get(code, code)] = value
     if "errorFingerprints" in wire:
         wire["errorFingerprints"] = dict(zip(_HASHES, wire["errorFingerprints"], strict=True))
-    payload_name = _PAYLOADS.get(kind)
+    payload_name = PAYLOADS.get(kind)
     if payload_name and entry[b"payload"]:
         wire[payload_name] = entry[b"payload"].decode()
     if plan_number is not None and "versionId" not in wire:

@@ -94,7 +94,7 @@ end
 
 -- levels of the given queues that have something due, most urgent first; and the next time one will have
 local function due_levels(serves)
-  local all = call('ZRANGE', prefix .. 'levels', 0, 999, 'WITHSCORES')
+  local all = call('ZRANGE', prefix .. 'levels', '0', '999', 'WITHSCORES')
   local due, next_due = {}, nil
   for i = 1, #all, 2 do
     local queue, level = match(all[i], '^(.*):(%-?%d+)$')
@@ -123,7 +123,7 @@ local function take_due(due, want, take)
     local offset = 0
     repeat
       local ask = want - taken
-      local members = call('ZRANGE', level.set, '-inf', now, 'BYSCORE', 'LIMIT', offset, ask)
+      local members = call('ZRANGE', level.set, '-inf', now_text, 'BYSCORE', 'LIMIT', offset, ask)
       for i = 1, #members do
         local member = members[i]
         local bar = find(member, '|', 1, true)

@@ -60,7 +60,7 @@ do
   end)
 end
 
--- scores go as text: Redis formats a number argument with %.17g, at six times the cost
+-- numbers go as text: Redis formats a number argument with %.17g, at six times the cost
 local function score_text(score)
   local text = score_texts[score]
   if not text then
@@ -242,9 +242,10 @@ local restate
 -- raises where a write does
 local function write_run(run)
   local stream, events, n, rare = run.stream, run.events, run.count, run.rare
-  if rare.given then
+  if rare.saved then -- no transition: each stands alone, and is read alone
+    local given = rare.given or NONE
     for i = 1, n, 2 do
-      call('XADD', stream, rare.given[i] or next_id, events[i], events[i + 1])
+      call('XADD', stream, given[i] or next_id, events[i], events[i + 1])
     end
   elseif n <= PER_ENTRY then
     local seq = run.seq - n / 2 -- over 0 in a submit of many runs
@@ -286,7 +287,7 @@ local function write_sets()
     clear(set)
   end
   for _, set in ipairs(sets) do
-    local head = set.head and write('ZRANGE', set.name, 0, 0, 'WITHSCORES')
+    local head = set.head and write('ZRANGE', set.name, '0', '0', 'WITHSCORES')
     if head and head[2] then
       write('ZADD', prefix .. 'levels', head[2], set.head)
     elseif head then
@@ -432,7 +433,7 @@ local function commit(settle)
     settle()
   end
   if kept_key then
-    write('SET', kept_key, cmsgpack.pack(kept_answer), 'PX', 900000)
+    write('SET', kept_key, cmsgpack.pack(kept_answer), 'PX', '900000')
   end
   return clean and not broken
 end

@@ -33,7 +33,7 @@ do
   end
 
   local function expand_next()
-    local entry = call('ZRANGE', prefix .. 'expand', 0, 0, 'WITHSCORES')
+    local entry = call('ZRANGE', prefix .. 'expand', '0', '0', 'WITHSCORES')
     if not entry[1] then
       return
     end

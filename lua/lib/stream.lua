@@ -1,6 +1,7 @@
--- How events stand in a run's stream. An entry holds all events that a call adds to the run, so none of them can be there without the
--- others: for each a field named by its type, whose value is its step, NUL, its envelope and, where it has one, its payload. The first
--- has the entry's id, those behind it the ids that follow. The twin for readers is redisflow/backend/entries.py.
+-- How events stand in a run's stream. An entry holds all events of a transition, so none of them can be there without the others; those
+-- that a caller saves have an entry each. For each event there is a field named by its type, whose value is its step, NUL, its envelope
+-- and, where it has one, its payload. The first has the entry's id, those behind it the ids that follow. The twin for readers is
+-- redisflow/backend/entries.py.
 -- @include lib/open
 local PER_ENTRY = 500 -- fields and values; a call that adds more to a run makes several entries
 

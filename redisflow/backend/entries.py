@@ -1,7 +1,7 @@
 """Entries of a run's stream, taken apart into events: the twin of lua/lib/stream.lua.
 
-An entry holds all events that one call added to the run, so none of them can be there without the others: for each a field named by
-its type, whose value is its step, NUL, its envelope and, where it has one, its payload. The first event has the entry's id, those
+An entry holds all events of a transition, so none of them can be there without the others; those that a caller saves have an entry
+each. For each event there is a field named by its type, whose value is its step, NUL, its envelope and, where it has one, its payload. The first event has the entry's id, those
 behind it the ids that follow. Readers ask the client for entries and get events: `share_events` sees to it.
 """
 
@@ -12,9 +12,12 @@ from typing import Any
 
 import msgpack
 
+from redisflow.codec import PAYLOADS
+
 Event = tuple[bytes, dict[bytes, bytes]]
 """Stream id, and `type`, `step`, `data` (the packed envelope) and `payload`."""
 LAST = 2**64 - 1
+_WITH_PAYLOAD = frozenset(kind.encode() for kind in PAYLOADS)
 
 
 def share_events(client: Any) -> None:
@@ -68,18 +71,18 @@ def _events_of(stream_id: bytes, fields: Sequence[bytes]) -> list[Event]:
     first, _, second = stream_id.partition(b"-")
     number, found = int(second), []
     for place in range(0, len(fields), 2):
-        step, _, rest = fields[place + 1].partition(b"\0")
+        kind, value = fields[place], fields[place + 1]
+        step, _, data = value.partition(b"\0")
         payload = b""
-        try:
-            msgpack.unpackb(rest, raw=True, strict_map_key=False)
-        except msgpack.ExtraData as more:
-            payload = more.extra
-        except (ValueError, TypeError, msgpack.UnpackException):
-            pass  # no envelope of ours: whoever decodes it tells
-        data = rest[: len(rest) - len(payload)]
-        found.append(
-            (b"%b-%d" % (first, number), {b"type": fields[place], b"step": step, b"data": data, b"payload": payload})
-        )
+        if kind in _WITH_PAYLOAD:
+            try:
+                msgpack.unpackb(data, raw=True, strict_map_key=False)
+            except msgpack.ExtraData as more:
+                payload = more.extra
+                data = data[: -len(payload)]
+            except (ValueError, TypeError, msgpack.UnpackException):
+                pass  # no envelope of ours: whoever decodes it tells
+        found.append((b"%b-%d" % (first, number), {b"type": kind, b"step": step, b"data": data, b"payload": payload}))
         number += 1
     return found
 
