@@ -1,8 +1,9 @@
 """Entries of a run's stream, taken apart into events: the twin of lua/lib/stream.lua.
 
 An entry holds all events of a transition, so none of them can be there without the others; those that a caller saves have an entry
-each. For each event there is a field named by its type, whose value is its step, NUL, its envelope and, where it has one, its payload. The first event has the entry's id, those
-behind it the ids that follow. Readers ask the client for entries and get events: `share_events` sees to it.
+each. For each event there is a field named by its type, whose value is its step, NUL, its envelope and, where it has one, its
+payload. The first event has the entry's id, those behind it the ids that follow. Readers ask the client for entries and get events:
+`share_events` sees to it.
 """
 
 from __future__ import annotations
