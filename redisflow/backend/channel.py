@@ -82,9 +82,9 @@ class Channel(asyncio.Protocol):
         """Send a command; the future gets its reply, or raises the RedisError that the server answered."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls.add(future)
-        future.add_done_callback(self._calls.discard)
 
         def answer(reply: Any) -> None:
+            self._calls.discard(future)
             if future.done():
                 return
             if isinstance(reply, hiredis.ReplyError):
