@@ -17,7 +17,7 @@ end
 
 local function parse_id(id)
   local ms, seq = match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
+  return ms and tonumber(ms), ms and tonumber(seq)
 end
 
 -- id of the last event of an entry
@@ -28,15 +28,14 @@ end
 
 -- type and value of the event with an id, or nil
 local function event_at(run, id)
-  local ms, seq = match(id, '^(%d+)-(%d+)$')
+  local ms, seq = parse_id(id)
   if not ms then
     error("'" .. id .. "' is no id of an event", 0)
   end
-  local entries = call('XRANGE', run.stream, ms, id)
-  local entry = entries[#entries]
-  if entry then
-    local _, first = parse_id(entry[1])
-    local place = 2 * (tonumber(seq) - first)
+  local entry = call('XREVRANGE', run.stream, id, '-', 'COUNT', '1')[1]
+  local begins, first = parse_id(entry and entry[1] or '0-0')
+  if begins == ms then
+    local place = 2 * (seq - first)
     return entry[2][place + 1], entry[2][place + 2]
   end
 end

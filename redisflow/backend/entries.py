@@ -38,13 +38,13 @@ def order(stream_id: str | bytes) -> tuple[int, int]:
     return int(first), int(second or 0)
 
 
-def span_of(stream_id: str) -> dict[str, str]:
-    """The range in which XRANGE finds the entry that holds an event: it begins at the same time, or is the event's own."""
-    return {"min": stream_id.partition("-")[0], "max": stream_id}
+def entry_of(stream_id: str) -> dict[str, Any]:
+    """What XREVRANGE is asked for the entry that holds an event: the last that does not begin after it."""
+    return {"max": stream_id, "count": 1}
 
 
 def event_with_id(events: Iterable[Event], stream_id: str) -> dict[bytes, bytes] | None:
-    """The event with an id among those of its span."""
+    """The event with an id among those of its entry."""
     wanted = stream_id.encode()
     return next((event for found, event in events if found == wanted), None)
 

@@ -19,7 +19,7 @@ from typing import Any
 from redisflow.backend import keys as k
 from redisflow.backend.entries import order
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.glance import last_stream_id, read_after
+from redisflow.backend.redis.glance import last_stream_id, read_after, rest_of_entry
 from redisflow.codec import decode_event
 from redisflow.model.errors import RedisflowError, RunNotFound
 
@@ -199,8 +199,9 @@ class Hub:
 
     async def _older(self, feed: Feed, after: str, upto: str) -> AsyncIterator[Item]:
         """Events from the stream itself, up to where the feed was."""
+        page = await rest_of_entry(self._backend, feed.run_id, after)
         while order(after) < order(upto):
-            page = (await read_after(self._backend, {feed.run_id: after}, PAGE))[feed.run_id]
+            page = page or (await read_after(self._backend, {feed.run_id: after}, PAGE))[feed.run_id]
             if not page:
                 return
             for stream_id, entry in page:
@@ -208,3 +209,4 @@ class Hub:
                     return
                 after = stream_id
                 yield feed.decode(stream_id, entry)
+            page = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redisflow.backend.entries import pack_entry, share_events
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.redis.glance import latest_failures, read_after
+from redisflow.backend.redis.glance import latest_failures, read_after, rest_of_entry
 from redisflow.codec import pack
 from tests.flows import (
     CHAIN,
@@ -117,7 +117,8 @@ async def test_reading_goes_on_from_the_middle_of_an_entry(backend: RedisBackend
         assert [event.event_id for event in found] == [
             wire["eventId"] for wire in (await backend.load_wire_events(run_id))[place + 1 :]
         ]
-        page = (await read_after(backend, {run_id: stream_id}, 10))[run_id]
+        page = await rest_of_entry(backend, run_id, stream_id)
+        page += (await read_after(backend, {run_id: page[-1][0] if page else stream_id}, 10))[run_id]
         assert [found_id for found_id, _ in page] == wanted[place + 1 :]
 
 

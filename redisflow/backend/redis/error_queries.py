@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from typing_extensions import Unpack
 
 from redisflow.backend.checks import check_integer
-from redisflow.backend.entries import span_of
+from redisflow.backend.entries import entry_of
 from redisflow.backend.redis.walk import Walk, WindowOptions, decode_counted
 from redisflow.model.analytics import (
     ErrorAnalysis,
@@ -146,7 +146,7 @@ class ErrorQueries(Walk):
             pipe = self.client.pipeline(transaction=False)
             for _, member, partition in places:
                 run_id, stream_id = _parts(member)
-                pipe.xrange(self.partitions[partition].events(run_id), **span_of(stream_id))
+                pipe.xrevrange(self.partitions[partition].events(run_id), **entry_of(stream_id))
             found: list[Any] = await pipe.execute()
             return found
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
-from redisflow.backend.entries import event_with_id, later, span_of
+from redisflow.backend.entries import entry_of, event_with_id, later
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.walk import decode_counted
@@ -111,7 +111,7 @@ async def latest_failures(backend: RedisBackend, limit: int) -> list[Any]:
     )
     newest = sorted(((at, member) for page in replies for member, at in page), reverse=True)[:limit]
     places = [member.decode().partition("|")[::2] for _, member in newest]
-    calls = [("xrange", backend.keys_of(run).events(run), span_of(at)) for run, at in places]
+    calls = [("xrevrange", backend.keys_of(run).events(run), entry_of(at)) for run, at in places]
     events = []
     for (run_id, at), found in zip(places, await _pipeline(backend, calls), strict=True):
         context, event = await backend.run_context(run_id), event_with_id(found, at)
@@ -169,17 +169,20 @@ async def plan_of_version(backend: RedisBackend, version: str) -> Plan | None:
 
 
 async def read_after(backend: RedisBackend, cursors: dict[str, str], limit: int) -> dict[str, list[tuple[str, Any]]]:
-    """Events of each run after a stream id, of a limited number of entries: one command a run, one round trip a node."""
+    """Events of each run behind a stream id, from so many entries at most: one command a run, one round trip a node."""
     runs = list(cursors)
-    calls = [
-        ("xrange", backend.keys_of(run).events(run), {"min": span_of(cursors[run])["min"], "count": limit})
-        for run in runs
-    ]
+    calls = [("xrange", backend.keys_of(run).events(run), {"min": f"({cursors[run]}", "count": limit}) for run in runs]
     replies = await _pipeline(backend, calls)
     return {
-        run: later([(stream_id.decode(), event) for stream_id, event in events], cursors[run])
+        run: [(stream_id.decode(), event) for stream_id, event in events]
         for run, events in zip(runs, replies, strict=True)
     }
+
+
+async def rest_of_entry(backend: RedisBackend, run_id: str, stream_id: str) -> list[tuple[str, Any]]:
+    """Events behind one in its own entry: a reader that was cut off there goes on with them."""
+    (events,) = await _pipeline(backend, [("xrevrange", backend.keys_of(run_id).events(run_id), entry_of(stream_id))])
+    return later([(found.decode(), event) for found, event in reversed(events)], stream_id)
 
 
 async def last_stream_id(backend: RedisBackend, run_id: str) -> str:

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from redisflow.backend import keys as k
-from redisflow.backend.entries import event_with_id, span_of
+from redisflow.backend.entries import entry_of, event_with_id
 from redisflow.backend.redis.events import Events
 from redisflow.backend.replies import Reply
 from redisflow.backend.types import Claim, Settled
@@ -53,7 +53,7 @@ class Steps(Events):
             return stored[1:].decode()
         event_id = stored[1:].decode()
         key = self.partitions[partition].events(run_id)
-        found = await self.server.retry(lambda: self.client.xrange(key, **span_of(event_id)))
+        found = await self.server.retry(lambda: self.client.xrevrange(key, **entry_of(event_id)))
         event = event_with_id(found, event_id)
         return event[b"payload"].decode() if event else None
 

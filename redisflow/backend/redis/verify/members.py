@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
-from redisflow.backend.entries import event_with_id, span_of
+from redisflow.backend.entries import entry_of, event_with_id
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.header import MALFORMED, STATUSES, Header, StepField, parse_header, parse_step
 from redisflow.codec import unpack
@@ -220,8 +220,11 @@ class Members:
     def _ask(self, asked: Member, pipe: Any) -> None:
         pipe.hmget(self._keys.run(asked.run_id), "h", "w", f"s:{asked.step}")
         if asked.entry:
-            span = {"count": 1} if asked.entry == "-" else span_of(asked.entry)
-            pipe.xrange(self._keys.events(asked.run_id), **span)
+            key = self._keys.events(asked.run_id)
+            if asked.entry == "-":
+                pipe.xrange(key, count=1)
+            else:
+                pipe.xrevrange(key, **entry_of(asked.entry))
         else:
             pipe.exists(self._keys.never)  # nothing to read; the replies come in pairs
 
