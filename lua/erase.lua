@@ -34,10 +34,16 @@ for _, event in ipairs(events) do
   end
 end
 
+local function by_id(a, b) -- they come in the order of time
+  return a[8] < b[8]
+end
+
 -- An entry may hold events that stay beside some that go, so what stays is written anew, each event with its id. That more entries were
 -- added than there are tells readers that some are gone.
 local function rewrite()
   local fresh = stream .. ':new'
+  table.sort(events, by_id)
+  table.sort(left, by_id)
   call('UNLINK', fresh)
   for _, event in ipairs(left) do
     call('XADD', fresh, format('%d-%d', event[6], event[7]), event[1], event[2] .. '\0' .. event[9] .. event[5])

@@ -135,6 +135,19 @@ async def test_erasing_leaves_what_stands_in_the_same_entry(backend: RedisBacken
     assert await backend.client.exists(key + ":new") == 0
 
 
+async def test_erasing_keeps_events_whose_times_are_in_another_order(backend: RedisBackend) -> None:
+    """A rerun begins with its submission, and copies behind it what happened before."""
+    await backend.register_plan(CHAIN)
+    parent = await submit(backend, CHAIN)
+    await complete(backend, parent, "a", "b")
+    again = await backend.rerun_from(parent, "b")
+    await complete(backend, again, "b")
+    before = await backend.load_wire_events(again)
+    assert before != sorted(before, key=lambda wire: wire["timestampUs"])
+    assert await backend.delete_step_events("flow", again, ["b"]) > 2
+    assert await backend.load_wire_events(again) == [wire for wire in before if wire.get("stepId") != "b"]
+
+
 def test_a_value_that_is_no_event_of_ours_does_not_stop_the_reader() -> None:
     class Library:
         def __init__(self) -> None:
