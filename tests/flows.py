@@ -190,6 +190,14 @@ def completed(run_id: str, name: str, lease: int, attempt: int = 1, output: str 
     return [run_id, name, lease, "c", pack({"a": attempt, "d": 5, "x": False}), output, ""]
 
 
+def pack_entry(*events: tuple[str, str, bytes, str]) -> list[bytes]:
+    """Fields and values of a stream's entry, of events each given as type, step, envelope and payload."""
+    parts = []
+    for kind, step_id, data, payload in events:
+        parts += [kind.encode(), step_id.encode() + b"\0" + data + payload.encode()]
+    return parts
+
+
 async def snapshot(backend: RedisBackend) -> dict[bytes, bytes]:
     """Every key as Redis dumps it, save what each call may touch: the clock, kept replies, and counters of the minute."""
     found: dict[bytes, bytes] = {}

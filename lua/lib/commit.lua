@@ -16,9 +16,10 @@ local stored -- the run whose events were all written last
 
 -- A sorted set with what the call adds to it and removes from it. Sets outlive calls, since a list that grows to some hundred members at
 -- each call costs more than what is put into it.
+local MOST_SETS = 2000
+local MOST_PARTITIONS = 32
 local set_at, set_named, clear
 do
-  local MOST_SETS, MOST_PARTITIONS = 2000, 32
   local partitions, partition_count = {}, 0 -- by prefix
 
   function set_at(key, level)
@@ -48,7 +49,7 @@ do
       partitions[prefix], partition_count = here, partition_count + 1
       here.running, here.terminal = set_named('running'), set_named('ended')
     end
-    for _, set in ipairs(touched or {}) do -- by a call that raised
+    for _, set in ipairs(touched or {}) do -- by a call that ended without writing them
       clear(set)
     end
     touched = {}
@@ -242,7 +243,7 @@ local restate
 -- raises where a write does
 local function write_run(run)
   local stream, events, n, rare = run.stream, run.events, run.count, run.rare
-  if rare.saved then -- no transition: each stands alone, and is read alone
+  if rare.saved then -- no transition: each stands alone, is read alone, and counts for nothing in the rollups
     local given = rare.given or NONE
     for i = 1, n, 2 do
       call('XADD', stream, given[i] or next_id, events[i], events[i + 1])

@@ -98,10 +98,11 @@ local function new_step(run, name)
 end
 
 -- What a call wrote is kept for the calls that follow, and is used where the hash still holds the very text that it was written as: a
--- claim and the completion behind it need not parse what the call before has made. Bounded by calls and by steps a run.
+-- claim and the completion behind it need not parse what the call before has made.
+local MOST_KEPT_RUNS = 2048 -- in each of two generations
+local MOST_KEPT_STEPS = 8
 local keep_run, kept_run, forget_run
 do
-  local MOST_KEPT_RUNS, MOST_KEPT_STEPS = 2048, 8
   local young, old, count = {}, {}, 0 -- the young grow old when they are many, and then the old go
 
   function keep_run(run)
@@ -127,7 +128,7 @@ do
       if run.text == text and run.input == input then
         run.plan = plans[run.number] or plan_of(run.number)
         run.known, run.steps = run.steps, steps
-        run.count, run.seq, run.fanned = 0, 0, nil
+        run.count, run.seq, run.fanned, run.submitted, run.available = 0, 0, nil, nil, nil
         run.was_status, run.was_ended = run.status, run.ended
         return run
       end

@@ -17,7 +17,6 @@ from redisflow.codec import PAYLOADS
 
 Event = tuple[bytes, dict[bytes, bytes]]
 """Stream id, and `type`, `step`, `data` (the packed envelope) and `payload`."""
-LAST = 2**64 - 1
 _WITH_PAYLOAD = frozenset(kind.encode() for kind in PAYLOADS)
 
 
@@ -28,13 +27,13 @@ def share_events(client: Any) -> None:
     client.set_response_callback("XREAD", _by_stream)
 
 
-def order(stream_id: str | bytes) -> tuple[int, int]:
+def order(stream_id: str) -> tuple[int, int]:
     """A stream id as something to compare.
 
     Raises:
         ValueError: it is none.
     """
-    first, _, second = stream_id.decode().partition("-") if isinstance(stream_id, bytes) else stream_id.partition("-")
+    first, _, second = stream_id.partition("-")
     return int(first), int(second or 0)
 
 
@@ -52,20 +51,7 @@ def event_with_id(events: Iterable[Event], stream_id: str) -> dict[bytes, bytes]
 def before(stream_id: str) -> str:
     """The id from which XREAD finds every entry that may hold an event after another one, the other's entry included."""
     first, _ = order(stream_id)
-    return f"{first - 1}-{LAST}" if first else "0"
-
-
-def later(events: Sequence[tuple[str, Any]], stream_id: str) -> list[tuple[str, Any]]:
-    """Those of some events that come after an id."""
-    floor = order(stream_id)
-    return [event for event in events if order(event[0]) > floor]
-
-
-def pack_entry(*events: tuple[str, str, bytes, str]) -> list[str | bytes]:
-    """Fields and values of an entry of events, each its type, step, envelope and payload."""
-    return [
-        part for kind, step, data, payload in events for part in (kind, step.encode() + b"\0" + data + payload.encode())
-    ]
+    return f"{first - 1}-{2**64 - 1}" if first else "0"
 
 
 def _events_of(stream_id: bytes, fields: Sequence[bytes]) -> list[Event]:

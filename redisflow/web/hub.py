@@ -201,12 +201,11 @@ class Hub:
         """Events from the stream itself, up to where the feed was."""
         page = await rest_of_entry(self._backend, feed.run_id, after)
         while order(after) < order(upto):
-            page = page or (await read_after(self._backend, {feed.run_id: after}, PAGE))[feed.run_id]
-            if not page:
-                return
             for stream_id, entry in page:
                 if order(stream_id) > order(upto):
                     return
                 after = stream_id
                 yield feed.decode(stream_id, entry)
-            page = []
+            page = (await read_after(self._backend, {feed.run_id: after}, PAGE))[feed.run_id]
+            if not page:
+                return

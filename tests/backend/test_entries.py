@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redisflow.backend.entries import pack_entry, share_events
+from redisflow.backend.entries import share_events
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.glance import latest_failures, read_after, rest_of_entry
 from redisflow.codec import pack
@@ -16,6 +16,7 @@ from tests.flows import (
     done,
     fan_out,
     history,
+    pack_entry,
     plan,
     reclaim,
     retry,
@@ -161,7 +162,7 @@ def test_a_value_that_is_no_event_of_ours_does_not_stop_the_reader() -> None:
     read = library.callbacks["XRANGE"]
     values = pack_entry(("StepStarted", "a", pack({"a": 1}), ""), ("StepCompleted", "a", pack({"a": 1}), '"é"'))
     raw = [
-        [b"7-3", [value if isinstance(value, bytes) else value.encode() for value in values]],
+        [b"7-3", values],
         [b"8-0", [b"odd", b"\xc1"]],
     ]
     found = read(raw)  # type: ignore[operator]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from redisflow import Client, Reclaimer, Settings, Skip, StepContext, Worker, Workflow
-from redisflow.backend.entries import pack_entry
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.verify import Verifier
 from redisflow.backend.types import Submission
@@ -24,6 +23,7 @@ from tests.flows import (
     done,
     fail,
     history,
+    pack_entry,
     plan,
     retry,
     scores,

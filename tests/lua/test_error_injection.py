@@ -26,7 +26,7 @@ from tests.lua.scenarios import LARGE, SCENARIOS, Call
 SHIM = """local function real() return redis end
 local redis = (function()
 local writes = { XADD = 1, HSET = 1, ZADD = 1, ZREM = 1, SET = 1, DEL = 1, UNLINK = 1, EXPIRE = 1,
-ZREMRANGEBYSCORE = 1, HDEL = 1, ZPOPMAX = 1, XTRIM = 1, XDEL = 1 }
+ZREMRANGEBYSCORE = 1, HDEL = 1, ZPOPMAX = 1, XTRIM = 1, XDEL = 1, XSETID = 1, RENAME = 1 }
 local probe, at, count, wrote
 local function hit(name, key, field)
 if field == 'epoch' then

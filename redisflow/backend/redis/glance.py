@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from redisflow.backend import keys as k
-from redisflow.backend.entries import entry_of, event_with_id, later
+from redisflow.backend.entries import entry_of, event_with_id, order
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.header import parse_header, parse_step
 from redisflow.backend.redis.walk import decode_counted
@@ -182,7 +182,7 @@ async def read_after(backend: RedisBackend, cursors: dict[str, str], limit: int)
 async def rest_of_entry(backend: RedisBackend, run_id: str, stream_id: str) -> list[tuple[str, Any]]:
     """Events behind one in its own entry: a reader that was cut off there goes on with them."""
     (events,) = await _pipeline(backend, [("xrevrange", backend.keys_of(run_id).events(run_id), entry_of(stream_id))])
-    return later([(found.decode(), event) for found, event in reversed(events)], stream_id)
+    return [(found.decode(), event) for found, event in reversed(events) if order(found.decode()) > order(stream_id)]
 
 
 async def last_stream_id(backend: RedisBackend, run_id: str) -> str:
