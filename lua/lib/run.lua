@@ -99,8 +99,8 @@ end
 
 -- What a call wrote is kept for the calls that follow, and is used where the hash still holds the very text that it was written as: a
 -- claim and the completion behind it need not parse what the call before has made.
-local MOST_KEPT_RUNS = 2048 -- in each of two generations
-local MOST_KEPT_STEPS = 8
+local MOST_KEPT = 4096 -- runs and their steps, in each of two generations
+local MOST_KEPT_STEPS = 8 -- of a run
 local keep_run, kept_run, forget_run
 do
   local young, old, count = {}, {}, 0 -- the young grow old when they are many, and then the old go
@@ -110,11 +110,11 @@ do
     if run.rare ~= NONE or not LIVE[run.status] or not plan or plan.n > MOST_KEPT_STEPS then
       return
     end
-    if count == MOST_KEPT_RUNS then
+    if count > MOST_KEPT then
       young, old, count = {}, young, 0
     end
     run.events, run.fields, run.known = nil, nil, nil -- they may hold large payloads
-    young[run.key], count = run, count + 1
+    young[run.key], count = run, count + 1 + plan.n
   end
 
   function forget_run(key)
