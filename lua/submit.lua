@@ -8,37 +8,14 @@
 -- RETURNS {OK, {code or {EXISTS, run id[, 1 in another partition]} or {REJECTED, why}} a run}
 -- EVENTS RunSubmitted StepScheduled
 -- @include lib/open
--- @include lib/advance
 -- @include lib/commit
+-- @include lib/commit_light
 -- @include lib/wake
 -- @include lib/once
-local ROOT = pair('a', 1) .. '\161r\161i'
-local root_data = {} -- by delay: nearly always the same
-
 local function submit_run(id, d, envelope, input, k)
-  local run = new_run(id)
-  run.seq = k -- so that runs of one call keep their order by the time of their first event
+  local run = submission(id, d, envelope, input, k)
   runs[id] = run
   runs[#runs + 1] = run
-  submitted(run, d, (emit(run, 'RunSubmitted', '', envelope, input)), input, now, k)
-  local roots = run.plan.roots
-  for i = 1, min(#roots, FAN_OUT) do
-    local s = new_step(run, roots[i])
-    run.steps[roots[i]] = s
-    -- available when the run is: its own time less what was emitted since
-    local delay = run.available - now - run.seq
-    local data = root_data[delay]
-    if not data then
-      data = map(3, ROOT .. pair('dl', delay))
-      root_data[delay] = data
-    end
-    emit(run, 'StepScheduled', roots[i], data)
-    scheduled(run, roots[i], s, 1, run.available)
-  end
-  if run.plan.fan then
-    rare_of(run).expand = true
-  end
-  return run
 end
 
 -- the run that an idempotency key stands for, and whether it exists; >id names one of another partition
@@ -63,7 +40,7 @@ end
 local doubtful = any_exists()
 local replies, k = {}, 0
 local keyed, made = {}, {}
-local unpacked = {} -- runs of one call mostly have the same envelope
+local unpacked, edges = {}, {} -- by envelope: runs of one call mostly have the same
 for i = runs_from, #ARGV, 3 do
   local id, envelope, input = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local d = unpacked[envelope]
@@ -73,6 +50,7 @@ for i = runs_from, #ARGV, 3 do
     if not plan_of(d.pl) then
       return { NO_PLAN, d.pl }
     end
+    edges[envelope] = submit_edge(d)
   end
   local key = d.ih and not d.ix and prefix .. 'idempotency:' .. d.ih -- ix: the record is in another partition
   local first, exists = keyed[key or ''], true
@@ -83,23 +61,28 @@ for i = runs_from, #ARGV, 3 do
     replies[#replies + 1] = { EXISTS, sub(first, 2), 1 }
   elseif first and exists then
     replies[#replies + 1] = { EXISTS, first }
-  elseif not first and (runs[id] or doubtful and call('EXISTS', prefix .. 'run:' .. id) == 1) then
+  elseif not first and (runs[id] or lights[id] or doubtful and call('EXISTS', prefix .. 'run:' .. id) == 1) then
     replies[#replies + 1] = DUPLICATE
   else
     id = first or id -- a record without its run: a crash left it missing
-    local run = submit_run(id, d, envelope, input, k)
+    if edges[envelope] then
+      submit_light(edges[envelope], id, envelope, input, k)
+    else
+      submit_run(id, d, envelope, input, k)
+    end
     if key then
       keyed[key] = id
     end
     k = k + 1
     replies[#replies + 1] = first and { OK, first } or OK
-    made[#replies] = run
+    made[#replies] = id
   end
 end
 local answer = keep({ OK, replies })
 commit(function()
-  for index, run in pairs(made) do
-    if run.dropped then
+  for index, id in pairs(made) do
+    local run = runs[id] -- with tables where it could not be written
+    if run and run.dropped then
       replies[index] = { REJECTED, tostring(run.dropped) }
     end
   end

@@ -18,6 +18,7 @@
 -- @include lib/outcome
 -- @include lib/commit
 -- @include lib/claim
+-- @include lib/commit_light
 -- @include lib/expand
 -- @include lib/wake
 local worker_key = prefix .. 'worker:' .. worker
@@ -53,7 +54,9 @@ do
   local function settle_all()
     while outcome <= last do
       local id, name, lease, kind, data, payload, how = unpack(ARGV, outcome, outcome + 6)
-      answers[answered + 1] = settle(id, name, tonumber(lease), kind, data, payload, how)
+      lease = tonumber(lease)
+      answers[answered + 1] = kind == 'c' and complete_light(id, name, lease, data, payload, how)
+        or settle(id, name, lease, kind, data, payload, how)
       answered, outcome = answered + 1, outcome + 7
     end
   end
@@ -87,8 +90,26 @@ if want > 0 then
     claims[k + 1] = start_step(run, name, pairs_text, 3, sub(slots, 3 * k + 1, 3 * k + 3))
     in_hand = nil
   end
+  local function take_light(id, name, member)
+    local k = #claims
+    local claimed = claim_light(id, name, member, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3))
+    claims[k + 1] = claimed
+    return claimed
+  end
+  local function take_ready(light)
+    local k = #claims
+    claims[k + 1] = claim_ready(light, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3))
+    if not claims[k + 1] then
+      make_heavy(light) -- and it stands among the fresh
+    end
+  end
   local function take_all()
-    more = take_due(due, want - #claims, take)
+    more = take_due(due, want - #claims, take_light, take)
+    for _, light in ipairs(ready) do
+      if #claims < want and not light.heavy and not light.other_value and (serves['*'] or serves[light.edge.queue]) then
+        take_ready(light)
+      end
+    end
     for _, entry in ipairs(fresh) do
       local run, name = entry[1], entry[2]
       if #claims >= want then
@@ -125,7 +146,8 @@ if any_dropped then -- with all its outcomes and claims of this call, those befo
   end
   kept = {}
   for _, claimed in ipairs(claims) do
-    if not runs[claimed[1]].dropped then
+    local run = runs[claimed[1]]
+    if not (run and run.dropped) then
       kept[#kept + 1] = claimed
     end
   end

@@ -10,17 +10,6 @@ each_call(function()
   fresh, stopped_runs = {}, {}
 end)
 
-local READY = map(2, pair('a', 1) .. '\161r\161d')
-
--- a dependency was satisfied: the first attempt, at once
-local function schedule_ready(run, name)
-  local s = run.steps[name]
-  local at = emit(run, 'StepScheduled', name, READY)
-  scheduled(run, name, s, 1, at)
-  run.fanned = (run.fanned or 0) + 1
-  fresh[#fresh + 1] = { run, name }
-end
-
 local function schedule(run, name, reason, attempt, delay, since, more, more_pairs)
   local count, pairs_text = 2 + (more or 0), pair('a', attempt) .. '\161r\161' .. reason .. (more_pairs or '')
   if delay > 0 then
@@ -37,7 +26,7 @@ local function schedule(run, name, reason, attempt, delay, since, more, more_pai
   end
 end
 
-local end_run
+local end_envelope, end_run
 do
   -- members of an ended run leave the sets in this call where they are few, else by `expand`
   local function clear_members(run)
@@ -54,11 +43,16 @@ do
   local FIRST = pair('w', 1)
   local RUN_END = { WorkflowCompleted = 'c', WorkflowFailed = 'f', WorkflowCancelled = 'x' }
 
+  -- envelope of a run's end, and how long it took is counted
+  function end_envelope(attempt, created, at, count, pairs_text)
+    local took = max(0, at - tonumber(created))
+    count_bucket('r', bucket_of(took))
+    return MAPS[2 + count] .. (attempt == 1 and FIRST or pair('w', attempt)) .. '\161d' .. packed(took) .. pairs_text
+  end
+
   function end_run(run, kind, count, pairs_text)
     local at = now + run.seq
-    local took = max(0, at - tonumber(run.created))
-    emit(run, kind, '', MAPS[2 + count] .. (run.attempt == 1 and FIRST or pair('w', run.attempt)) .. '\161d' .. packed(took) .. pairs_text)
-    count_bucket('r', bucket_of(took))
+    emit(run, kind, '', end_envelope(run.attempt, run.created, at, count, pairs_text))
     run_ended(run, at, RUN_END[kind])
     clear_members(run)
   end
@@ -131,36 +125,50 @@ local function cascade(run, name, from)
   skipped(run, name, s, attempt)
 end
 
-local function advance(run, name)
-  local done = plan_step(run.plan, name)
-  if not done or #done.next == 0 then
-    return conclude(run)
+local advance
+do
+  local READY = map(2, pair('a', 1) .. '\161r\161d')
+
+  -- a dependency was satisfied: the first attempt, at once
+  local function schedule_ready(run, name)
+    local s = run.steps[name]
+    local at = emit(run, 'StepScheduled', name, READY)
+    scheduled(run, name, s, 1, at)
+    run.fanned = (run.fanned or 0) + 1
+    fresh[#fresh + 1] = { run, name }
   end
-  local ended, i = { name }, 1
-  while ended[i] and LIVE[run.status] do
-    local from = ended[i]
-    local s, planned = run.steps[from], plan_step(run.plan, from)
-    if planned and (s.status == 'c' or s.status == 'k') then
-      for k, dependent in ipairs(planned.next) do
-        local other = run.steps[dependent]
-        if other.status ~= 'p' then -- it ran before: nothing follows from this end
-        elseif s.status == 'k' and sub(planned.edges, k, k) == 'r' then
-          if #ended <= FAN_OUT then
-            cascade(run, dependent, from)
-            ended[#ended + 1] = dependent
-          else
-            rare_of(run).expand = true
-          end
-        elseif other.unmet == 0 then
-          if (run.fanned or 0) < FAN_OUT then
-            schedule_ready(run, dependent)
-          else
-            rare_of(run).expand = true
+
+  function advance(run, name)
+    local done = plan_step(run.plan, name)
+    if not done or #done.next == 0 then
+      return conclude(run)
+    end
+    local ended, i = { name }, 1
+    while ended[i] and LIVE[run.status] do
+      local from = ended[i]
+      local s, planned = run.steps[from], plan_step(run.plan, from)
+      if planned and (s.status == 'c' or s.status == 'k') then
+        for k, dependent in ipairs(planned.next) do
+          local other = run.steps[dependent]
+          if other.status ~= 'p' then -- it ran before: nothing follows from this end
+          elseif s.status == 'k' and sub(planned.edges, k, k) == 'r' then
+            if #ended <= FAN_OUT then
+              cascade(run, dependent, from)
+              ended[#ended + 1] = dependent
+            else
+              rare_of(run).expand = true
+            end
+          elseif other.unmet == 0 then
+            if (run.fanned or 0) < FAN_OUT then
+              schedule_ready(run, dependent)
+            else
+              rare_of(run).expand = true
+            end
           end
         end
       end
+      i = i + 1
     end
-    i = i + 1
+    conclude(run)
   end
-  conclude(run)
 end

@@ -14,36 +14,39 @@ local function step_of(run, name)
   return s
 end
 
--- a dependency in this status counts as done for an edge of this kind: r required, o optional, a after
-local function met(status, kind)
-  return status == 'c' or (status == 'k' and kind ~= 'r')
-end
+local move
+do
+  -- a dependency in this status counts as done for an edge of this kind: r required, o optional, a after
+  local function met(status, kind)
+    return status == 'c' or (status == 'k' and kind ~= 'r')
+  end
 
-local function move(run, name, s, to)
-  local from = s.status
-  if from == to then
-    return
-  end
-  s.status = to
-  if ACTIVE[from] ~= ACTIVE[to] then
-    run.active = run.active + (ACTIVE[to] and 1 or -1)
-  end
-  if from == 'c' or to == 'c' then
-    run.done = run.done + (to == 'c' and 1 or -1)
-  end
-  if ENDED[from] == ENDED[to] then
-    return
-  end
-  run.open = run.open + (ENDED[from] and 1 or -1)
-  local planned = plan_step(run.plan, name)
-  if planned and #planned.next > 0 then
-    load_steps(run, planned.next)
-    for i, dependent in ipairs(planned.next) do
-      local kind = sub(planned.edges, i, i)
-      local before, after = met(from, kind), met(to, kind)
-      if before ~= after then
-        local other = run.steps[dependent]
-        other.unmet, other.dirty = other.unmet + (after and -1 or 1), true
+  function move(run, name, s, to)
+    local from = s.status
+    if from == to then
+      return
+    end
+    s.status = to
+    if ACTIVE[from] ~= ACTIVE[to] then
+      run.active = run.active + (ACTIVE[to] and 1 or -1)
+    end
+    if from == 'c' or to == 'c' then
+      run.done = run.done + (to == 'c' and 1 or -1)
+    end
+    if ENDED[from] == ENDED[to] then
+      return
+    end
+    run.open = run.open + (ENDED[from] and 1 or -1)
+    local planned = plan_step(run.plan, name)
+    if planned and #planned.next > 0 then
+      load_steps(run, planned.next)
+      for i, dependent in ipairs(planned.next) do
+        local kind = sub(planned.edges, i, i)
+        local before, after = met(from, kind), met(to, kind)
+        if before ~= after then
+          local other = run.steps[dependent]
+          other.unmet, other.dirty = other.unmet + (after and -1 or 1), true
+        end
       end
     end
   end

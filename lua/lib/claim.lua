@@ -46,7 +46,7 @@ local function claim_outputs(run, planned, claimed)
   end
 end
 
-local start_step
+local begin_step, start_step
 do
   -- envelopes that are the same for every run of a plan in its first attempt are made once a call
   local function start_run(run)
@@ -64,8 +64,8 @@ do
     end
   end
 
-  -- {run, step, plan, attempt, input, then name and output of each dependency that completed}
-  function start_step(run, name, worker_pairs, worker_count, slot_pairs)
+  -- answers with the attempt that it is
+  function begin_step(run, name, worker_pairs, worker_count, slot_pairs)
     local s, planned = run.steps[name], plan_step(run.plan, name)
     if run.status == 'p' then
       start_run(run)
@@ -83,6 +83,12 @@ do
       count_bucket('w', bucket_of(max(0, at - s.available)))
     end
     started(run, name, s, attempt, now)
+    return attempt
+  end
+
+  -- {run, step, plan, attempt, input, then name and output of each dependency that completed}
+  function start_step(run, name, worker_pairs, worker_count, slot_pairs)
+    local attempt, planned = begin_step(run, name, worker_pairs, worker_count, slot_pairs), plan_step(run.plan, name)
     local input = run.input and (payload_of(run, run.input) or run.input) or ''
     local claimed = { run.id, name, run.number, attempt, input }
     if planned and #planned.deps > 0 then
@@ -116,8 +122,9 @@ local function due_levels(serves)
   return due, next_due
 end
 
--- calls take(run, step) for queue members until `want` are taken; answers whether due members may be left
-local function take_due(due, want, take)
+-- calls take_light(id, step, member), or take(run, step) where that cannot, for queue members until `want` are taken; answers whether due
+-- members may be left
+local function take_due(due, want, take_light, take)
   local taken = 0
   for _, level in ipairs(due) do
     local offset = 0
@@ -127,14 +134,16 @@ local function take_due(due, want, take)
       for i = 1, #members do
         local member = members[i]
         local bar = find(member, '|', 1, true)
-        local name = sub(member, bar + 1)
-        local run = load_run(sub(member, 1, bar - 1), name)
-        if not run then
-          torn = true
-          return true
-        end
-        if not run.dropped then
-          if LIVE[run.status] and run.steps[name].status == 's' then
+        local id, name = sub(member, 1, bar - 1), sub(member, bar + 1)
+        if take_light(id, name, member) then
+          taken = taken + 1
+        else
+          local run = load_run(id, name)
+          if not run then
+            torn = true
+            return true
+          elseif run.dropped then -- its turn comes again
+          elseif LIVE[run.status] and run.steps[name].status == 's' then
             run.steps[name].member = member
             take(run, name)
             taken = taken + 1

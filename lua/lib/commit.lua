@@ -12,6 +12,7 @@ local here -- the sorted sets of this call's partition
 local touched -- those that this call changes
 local score_texts -- many runs of a call end at the same time
 local broken
+local sort_lights, write_lights, reload_lights -- of lib/light
 local stored -- the run whose events were all written last
 
 -- A sorted set with what the call adds to it and removes from it. Sets outlive calls, since a list that grows to some hundred members at
@@ -45,7 +46,7 @@ do
       if partition_count == MOST_PARTITIONS then
         partitions, partition_count = {}, 0
       end
-      here = { sets = {}, size = 0, index = {}, queues = {} }
+      here = { sets = {}, size = 0, index = {}, queues = {}, heads = {}, edges = 0, submissions = {}, followers = {} }
       partitions[prefix], partition_count = here, partition_count + 1
       here.running, here.terminal = set_named('running'), set_named('ended')
     end
@@ -122,84 +123,92 @@ local function level_of(queue, level)
   return set
 end
 
-local function diff_step(run, name, s, was_live, live)
-  local member = s.member -- as a claim read it
-  local was, is = was_live and s.was, live and s.status
-  if was == 's' and (is ~= 's' or s.was_level ~= s.level) then
-    member = member or run.id .. '|' .. name
-    take_out(level_of(queue_of(run, name), s.was_level), member)
-  elseif was == 'r' and is ~= 'r' then
-    member = member or run.id .. '|' .. name
-    take_out(here.running, member)
+-- so many steps of a queue become due
+local function expect(queue, available, count)
+  local first = soonest[queue]
+  if not first or available < first then
+    soonest[queue] = available
   end
-  if is == 's' then
-    local queue, available = queue_of(run, name), s.available
-    put(level_of(queue, s.level), score_text(available), member or run.id .. '|' .. name)
-    local first = soonest[queue]
-    if not first or available < first then
-      soonest[queue] = available
-    end
-    if available <= now + 1000000 then -- nearly due: whoever wakes learns the time
-      counts[queue] = (counts[queue] or 0) + 1
-    end
-  elseif is == 'r' and (was ~= 'r' or s.renewed) then
-    put(here.running, score_text(s.beat or s.lease), member or run.id .. '|' .. name)
+  if available <= now + 1000000 then -- nearly due: whoever wakes learns the time
+    counts[queue] = (counts[queue] or 0) + count
   end
 end
 
--- what follows of what few runs have
-local function diff_rare(run, rare, live)
-  if live and rare.deadline then
-    put(set_named('deadlines'), score_text(rare.deadline), 'run:' .. run.id)
-  end
-  for _, tag in ipairs(rare.tags or {}) do
-    put(set_named('runs:' .. slug_of(run) .. ':tag:' .. tag), run.created, run.id)
-  end
-  if rare.key_hash then
-    records[prefix .. 'idempotency:' .. rare.key_hash] = run.id
-  end
-  if rare.expand then
-    put(set_named('expand'), 0, run.id)
-  end
-  local failures = rare.failing or {}
-  for i = 1, #failures, 2 do
-    put(set_named('failures'), score_text(failures[i]), failures[i + 1])
-  end
-end
-
-local function diff_run(run)
-  local id, status, was_status = run.id, run.status, run.was_status
-  local was_live, live = LIVE[was_status], LIVE[status]
-  if was_status ~= status then
-    local slug = slug_of(run)
-    local index = here.index[slug] or make_index(slug)
-    if was_status then
-      take_out(index[was_status], id)
+local diff_run
+do
+  local function diff_step(run, name, s, was_live, live)
+    local member = s.member -- as a claim read it
+    local was, is = was_live and s.was, live and s.status
+    if was == 's' and (is ~= 's' or s.was_level ~= s.level) then
+      member = member or run.id .. '|' .. name
+      take_out(level_of(queue_of(run, name), s.was_level), member)
+    elseif was == 'r' and is ~= 'r' then
+      member = member or run.id .. '|' .. name
+      take_out(here.running, member)
     end
-    put(index[status], run.created, id)
-    if not live then
-      ended_runs[#ended_runs + 1] = id
-      if run.timeout > 0 then
-        take_out(set_named('deadlines'), 'run:' .. id)
+    if is == 's' then
+      local queue, available = queue_of(run, name), s.available
+      put(level_of(queue, s.level), score_text(available), member or run.id .. '|' .. name)
+      expect(queue, available, 1)
+    elseif is == 'r' and (was ~= 'r' or s.renewed) then
+      put(here.running, score_text(s.beat or s.lease), member or run.id .. '|' .. name)
+    end
+  end
+
+  -- what follows of what few runs have
+  local function diff_rare(run, rare, live)
+    if live and rare.deadline then
+      put(set_named('deadlines'), score_text(rare.deadline), 'run:' .. run.id)
+    end
+    for _, tag in ipairs(rare.tags or {}) do
+      put(set_named('runs:' .. slug_of(run) .. ':tag:' .. tag), run.created, run.id)
+    end
+    if rare.key_hash then
+      records[prefix .. 'idempotency:' .. rare.key_hash] = run.id
+    end
+    if rare.expand then
+      put(set_named('expand'), 0, run.id)
+    end
+    local failures = rare.failing or {}
+    for i = 1, #failures, 2 do
+      put(set_named('failures'), score_text(failures[i]), failures[i + 1])
+    end
+  end
+
+  function diff_run(run)
+    local id, status, was_status = run.id, run.status, run.was_status
+    local was_live, live = LIVE[was_status], LIVE[status]
+    if was_status ~= status then
+      local slug = slug_of(run)
+      local index = here.index[slug] or make_index(slug)
+      if was_status then
+        take_out(index[was_status], id)
+      end
+      put(index[status], run.created, id)
+      if not live then
+        ended_runs[#ended_runs + 1] = id
+        if run.timeout > 0 then
+          take_out(set_named('deadlines'), 'run:' .. id)
+        end
       end
     end
-  end
-  if not live and (was_status ~= status or run.was_ended ~= run.ended) then
-    put(here.terminal, score_text(run.ended), id)
-  elseif live and was_status and not was_live then
-    take_out(here.terminal, id)
-  end
-  if run.rare ~= NONE then
-    diff_rare(run, run.rare, live)
-  end
-  local stopped = was_live and not live
-  for name, s in pairs(run.steps) do
-    if s.dirty then
-      s.text = step_text(s)
-      set_field(run, step_fields[name], s.text)
-      diff_step(run, name, s, was_live, live)
-    elseif stopped then
-      diff_step(run, name, s, was_live, live)
+    if not live and (was_status ~= status or run.was_ended ~= run.ended) then
+      put(here.terminal, score_text(run.ended), id)
+    elseif live and was_status and not was_live then
+      take_out(here.terminal, id)
+    end
+    if run.rare ~= NONE then
+      diff_rare(run, run.rare, live)
+    end
+    local stopped = was_live and not live
+    for name, s in pairs(run.steps) do
+      if s.dirty then
+        s.text = step_text(s)
+        set_field(run, step_fields[name], s.text)
+        diff_step(run, name, s, was_live, live)
+      elseif stopped then
+        diff_step(run, name, s, was_live, live)
+      end
     end
   end
 end
@@ -219,10 +228,14 @@ local function write(...)
   return reply
 end
 
+local function header_text(run)
+  return struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active,
+    run.done, run.created, run.started, run.ended, run.timeout)
+end
+
 local function write_hash(run)
   local fields, n = run.fields, run.field_count
-  local header = struct_pack(HEADER, run.status, run.failed and 'f' or '-', run.number, run.priority, run.attempt, run.open, run.active,
-    run.done, run.created, run.started, run.ended, run.timeout)
+  local header = header_text(run)
   run.text = header
   if not fields then
     call('HSET', run.key, 'h', header)
@@ -367,74 +380,84 @@ function restate(run, still)
   end
 end
 
-local function mend()
-  local to_mend = broken
-  broken = nil
-  for _, run in ipairs(runs) do
-    if not run.dropped and (to_mend[run] or to_mend.all) and not pcall(restate, run, run.rare.still) then
-      note_broken(run)
-    end
-  end
-  write_sets()
+local function note_remade(run, why)
+  why = type(why) == 'table' and why.err or tostring(why)
+  redis.log(redis.LOG_NOTICE, 'redisflow: ' .. run.id .. ' is made anew from its stream: ' .. why)
+  return why
 end
 
--- one pcall for all that go through; a run whose write raises is noted, and the others go on
-local function write_runs()
-  local index, run = 0, nil
-  local function go_on()
-    for i = index + 1, #runs do
-      index, run = i, runs[i]
-      if run.count > 0 and not run.dropped then
-        write_run(run)
+local commit
+do
+  local function mend()
+    local to_mend = broken
+    broken = nil
+    reload_lights(to_mend)
+    for _, run in ipairs(runs) do
+      if not run.dropped and (to_mend[run] or to_mend.all) and not pcall(restate, run, run.rare.still) then
+        note_broken(run)
       end
     end
+    write_sets()
   end
-  repeat
-    local ok, why = pcall(go_on)
-    if not ok then
-      note_broken(run)
-      why = type(why) == 'table' and why.err or tostring(why)
-      run.lost = stored ~= run and why
-      redis.log(redis.LOG_NOTICE, 'redisflow: ' .. run.id .. ' is made anew from its stream: ' .. why)
-    end
-  until ok
-end
 
--- settle, where given, sees what could not be written before the reply is kept
-local function commit(settle)
-  local most = 1 -- events of one run
-  for i = 1, #runs do -- still reads: what a diff needs to know of a plan
-    local run = runs[i]
-    if not run.dropped and (run.count > 0 or run.rare.touched) then
-      if not run.rare.disordered then
-        diff_run(run)
-      end
-      if run.seq > most then
-        most = run.seq
+  -- one pcall for all that go through; a run whose write raises is noted, and the others go on
+  local function write_runs()
+    local index, run = 0, nil
+    local function go_on()
+      for i = index + 1, #runs do
+        index, run = i, runs[i]
+        if run.count > 0 and not run.dropped then
+          write_run(run)
+        end
       end
     end
+    repeat
+      local ok, why = pcall(go_on)
+      if not ok then
+        note_broken(run)
+        run.lost = stored ~= run and note_remade(run, why)
+      end
+    until ok
   end
-  local high = score_text(now + most - 1) -- the latest time that is written
-  write_runs()
-  write_sets()
-  local clean = not broken
-  if broken and (not pcall(mend) or broken) then
-    redis.log(redis.LOG_WARNING, 'redisflow: a transition could not be written whole, run `redisflow verify --repair`')
+
+  -- settle, where given, sees what could not be written before the reply is kept
+  function commit(settle)
+    local most = 1 -- events of one run
+    for i = 1, #runs do -- still reads: what a diff needs to know of a plan
+      local run = runs[i]
+      if not run.dropped and (run.count > 0 or run.rare.touched) then
+        if not run.rare.disordered then
+          diff_run(run)
+        end
+        if run.seq > most then
+          most = run.seq
+        end
+      end
+    end
+    most = max(most, sort_lights())
+    local high = score_text(now + most - 1) -- the latest time that is written
+    write_runs()
+    write_lights()
+    write_sets()
+    local clean = not broken
+    if broken and (not pcall(mend) or broken) then
+      redis.log(redis.LOG_WARNING, 'redisflow: a transition could not be written whole, run `redisflow verify --repair`')
+    end
+    if skew_moved then
+      write('HSET', meta, 'clock', high, 'skew', skew, 'skewed', now)
+    else
+      write('HSET', meta, 'clock', high)
+    end
+    for _, command in ipairs(extra_writes) do
+      write(unpack(command))
+    end
+    write_rollup()
+    if settle then
+      settle()
+    end
+    if kept_key then
+      write('SET', kept_key, cmsgpack.pack(kept_answer), 'PX', '900000')
+    end
+    return clean and not broken
   end
-  if skew_moved then
-    write('HSET', meta, 'clock', high, 'skew', skew, 'skewed', now)
-  else
-    write('HSET', meta, 'clock', high)
-  end
-  for _, command in ipairs(extra_writes) do
-    write(unpack(command))
-  end
-  write_rollup()
-  if settle then
-    settle()
-  end
-  if kept_key then
-    write('SET', kept_key, cmsgpack.pack(kept_answer), 'PX', '900000')
-  end
-  return clean and not broken
 end

@@ -50,7 +50,7 @@ local function fail_unheard(run, name, since, error_name, message, reason)
     .. pair('fp', { redis.sha1hex(error_name), redis.sha1hex(message), none, none, none })), error_text, reason)
 end
 
-local settle
+local settle, complete
 do
   local function policy_pairs(tiers, index, within)
     if #tiers < 2 then
@@ -103,7 +103,7 @@ do
   end
 
   -- took: the bucket of its duration, or ''
-  local function complete(run, name, data, payload, took)
+  function complete(run, name, data, payload, took)
     local s, _, seq = run.steps[name], emit(run, 'StepCompleted', name, data, payload)
     if took ~= '' then
       count_bucket('s', took)

@@ -10,11 +10,14 @@ each_call(function()
 end)
 
 -- 16 buckets an octave: redisflow/model/histogram.py says what follows for the error
-local frexp = math.frexp
-local function bucket_of(us)
-  local fraction, exponent = frexp(us)
-  fraction = 32 * fraction
-  return 16 * exponent + fraction - fraction % 1 - 16
+local bucket_of
+do
+  local frexp = math.frexp
+  function bucket_of(us)
+    local fraction, exponent = frexp(us)
+    fraction = 32 * fraction
+    return 16 * exponent + fraction - fraction % 1 - 16
+  end
 end
 
 -- counts of a run's workflow, by event type

@@ -9,6 +9,7 @@
 -- @include lib/plan
 local runs, any_dropped
 local torn -- a member says that there is a run, and its hash is missing: half a partition, where nothing may be written
+local lights, make_heavy -- of lib/light: runs that went along an edge in this call, by id; and how one gets its tables after all
 local LIVE = { p = true, r = true }
 local ENDED = { c = true, f = true, k = true }
 local ACTIVE = { s = true, r = true }
@@ -18,6 +19,14 @@ local ACTIVE = { s = true, r = true }
 local HEADER = '<c1c1IbHIIIc16ddd'
 local STEP = '<c1IbHHIddc1'
 local NEVER = '0000000000000000'
+-- What stands before the times is the state of a run or of a step: texts that begin alike are in the same state.
+local RUN_STATE = 21 -- bytes; then created,
+local CREATED_END = 37
+local STARTED_END = 45
+local ENDED_END = 53 -- and the timeout
+local STEP_STATE = 14 -- then the lease
+local LEASE_END = 22
+local FENCE_END = 30 -- and the lease that ended last; then its kind
 local struct_pack, struct_unpack = struct.pack, struct.unpack
 local INLINE = 62 -- longest payload kept in the hash: a field over 64 bytes turns the hash from a listpack into a table
 
@@ -26,20 +35,22 @@ each_call(function()
 end)
 
 -- names of fields by step, made once a call: the same few again and again
-local function fields_of(letter)
-  return { __index = function(fields, name)
-    local field = letter .. name
-    fields[name] = field
-    return field
-  end }
-end
-
-local STEP_FIELDS, OUTPUT_FIELDS = fields_of('s:'), fields_of('o:')
 local step_fields, output_fields
+do
+  local function fields_of(letter)
+    return { __index = function(fields, name)
+      local field = letter .. name
+      fields[name] = field
+      return field
+    end }
+  end
 
-each_call(function()
-  step_fields, output_fields = setmetatable({}, STEP_FIELDS), setmetatable({}, OUTPUT_FIELDS)
-end)
+  local STEP_FIELDS, OUTPUT_FIELDS = fields_of('s:'), fields_of('o:')
+
+  each_call(function()
+    step_fields, output_fields = setmetatable({}, STEP_FIELDS), setmetatable({}, OUTPUT_FIELDS)
+  end)
+end
 
 -- The records of a run and of a step are lists: a table with some twenty names takes five times as long to make, and twice as long to
 -- read. The loader puts its place for the name of a slot; of slots that a run and a step share, the place is the same.
@@ -171,6 +182,9 @@ end
 -- the run with one of its steps, read by one HMGET; nil where there is no such run
 local function load_run(id, name)
   local run = runs[id]
+  if run == nil and lights[id] then
+    run = make_heavy(lights[id])
+  end
   if run == nil then
     local key = prefix .. 'run:' .. id
     local got = call('HMGET', key, 'h', step_fields[name], 'i')

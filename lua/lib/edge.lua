@@ -1,0 +1,203 @@
+-- Edges: what a transition makes of every run that is in the same state. A state is what the header of a run, or the field of a step,
+-- holds before its times, and of a plan there are few. The first run that comes to a state is led on by the reducers, on a copy; what
+-- they made of it is kept as an edge: the states behind, the events with room for what differs, the sets it moves between. Runs that
+-- come after it go along the edge as texts (lib/light), without a table of their fields and without a fold.
+-- What has no edge goes by the reducers as ever: failures, skips, steps with many dependents or dependencies, what few runs do.
+-- @include lib/claim
+-- @include lib/outcome
+-- @include lib/submission
+local MOST_EDGES = 1000 -- of a partition; then all are learnt anew
+local MOST_ROOTS = 8 -- of a plan whose submissions have an edge
+local NO_TIME = struct_pack('<d', 0)
+local NO_TIMES = NO_TIME .. NO_TIME .. NO_TIME
+local NEVER_RAN = NO_TIME .. '-' -- how the field of a step ends whose no lease has ended
+local heads -- by state of a run: what leads on from it, or false; of this call
+local doubles -- numbers as a hash holds them
+local child, aside, submit_edge, claim_edge, end_edge, onward_edge
+do
+  local DOUBLES = { __index = function(texts, number)
+    local text = struct_pack('<d', number)
+    texts[number] = text
+    return text
+  end }
+
+  -- edges are of the plan that they were learnt from: after a failover its number may stand for another
+  local HEADS = { __index = function(known, state)
+    local status, failed, number = struct_unpack('<c1c1I', state)
+    local plan = plan_of(number)
+    local head = false
+    if plan and LIVE[status] and failed == '-' then
+      head = here.heads[state]
+      if not head or head.of_plan ~= plan then
+        head = { of_plan = plan, starts = {}, blank_starts = {}, ends = {} }
+        here.heads[state] = head
+      end
+    end
+    known[state] = head
+    return head
+  end }
+
+  each_call(function()
+    heads, doubles = setmetatable({}, HEADS), setmetatable({}, DOUBLES)
+    if here.edges > MOST_EDGES then
+      here.heads, here.submissions, here.followers, here.edges = {}, {}, {}, 0
+    end
+  end)
+
+  -- acts on a run without what follows for the call: the steps it scheduled are answered, not noted
+  function aside(act, ...)
+    local call_fresh, call_buckets, call_spent = fresh, buckets, spent
+    fresh, buckets = {}, { w = {}, s = {}, r = {} }
+    local ok, result = pcall(act, ...)
+    local became = fresh
+    fresh, buckets, spent = call_fresh, call_buckets, call_spent
+    if not ok then
+      error(result, 0)
+    end
+    return result, became
+  end
+
+  function child(by, key)
+    local found = by[key]
+    if not found then
+      found = {}
+      by[key] = found
+    end
+    return found
+  end
+
+  local function run_state(run)
+    return sub(header_text(run), 1, RUN_STATE)
+  end
+
+  local function step_state(s)
+    return sub(step_text(s), 1, STEP_STATE)
+  end
+
+  local function index_of(run, letter)
+    local slug = slug_of(run)
+    return (here.index[slug] or make_index(slug))[letter]
+  end
+
+  -- what all edges have: the entry of the stream with places for its key and id, the states behind, and the indexes a run moves between
+  local function new_edge(run, to_step)
+    local was, is = run.was_status, run.status
+    return {
+      slug = slug_of(run), entry = { false, false, unpack(run.events, 1, run.count) }, size = run.count + 2, to_run = run_state(run),
+      to_step = to_step, out_of = was and was ~= is and index_of(run, was), into = was ~= is and index_of(run, is), group = {}, used = 0,
+    }
+  end
+
+  -- of a submission with nothing but a plan and a priority
+  function submit_edge(d)
+    if d.ih or d.tg or d.tm or d.wf or d.v or d.dl then
+      return false
+    end
+    local plan, key = plan_of(d.pl), d.pl * 1000 + (d.p or 0)
+    local edge = here.submissions[key]
+    if edge == nil or edge and edge.of_plan ~= plan then
+      edge, here.edges = false, here.edges + 1
+      if not plan.fan and #plan.roots <= MOST_ROOTS then
+        local run = aside(submission, '', d, '', '', 0)
+        edge = new_edge(run)
+        edge.of_plan, edge.roots = plan, {}
+        for i, name in ipairs(plan.roots) do
+          local s = run.steps[name]
+          edge.roots[i] = {
+            tail = '|' .. name, field_name = step_fields[name], to_step = step_state(s), queue = queue_of(run, name),
+            level_set = level_of(queue_of(run, name), s.level),
+          }
+        end
+      end
+      here.submissions[key] = edge
+    end
+    return edge
+  end
+
+  -- scheduled -> running
+  function claim_edge(head, id, name, text, field, has_input)
+    local by_state = child(has_input and head.starts or head.blank_starts, name)
+    local state = sub(field, 1, STEP_STATE)
+    local edge = by_state[state]
+    if edge == nil then
+      local planned = plan_step(head.of_plan, name)
+      edge, here.edges = false, here.edges + 1
+      if planned and #planned.deps < 2 and sub(state, 1, 1) == 's' then
+        local run, s = parse_run(id, prefix .. 'run:' .. id, text, has_input and '=', {}), parse_step(field)
+        run.steps[name] = s
+        local turns = aside(begin_step, run, name, '', 3, '')
+        edge = new_edge(run, step_state(s))
+        edge.name, edge.turns, edge.number_of_plan, edge.needs = name, turns, run.number, planned.deps[1]
+        edge.starting, edge.level_set = run.events[run.count], level_of(queue_of(run, name), s.was_level)
+      end
+      by_state[state] = edge
+    end
+    return edge
+  end
+
+  -- whether all that the end of a step did to its run is: it ended the run, or scheduled the follower, or neither
+  local function is_plain(run, became, follower)
+    local steps = 0
+    for _ in pairs(run.steps) do
+      steps = steps + 1
+    end
+    if run.rare ~= NONE or steps ~= (follower and 2 or 1) then
+      return false
+    end
+    local second = run.count > 2 and run.events[3]
+    return run.count <= 4 and (not second or second == 'WorkflowCompleted' or second == 'StepScheduled') and #became < 2
+  end
+
+  -- running -> completed, with what follows for the one dependent, whose field is `other`, or for the run
+  function end_edge(fork, id, name, text, field, other)
+    local by_state = child(fork.by_step, sub(field, 1, STEP_STATE))
+    local key = other and sub(other, 1, STEP_STATE) or ''
+    local edge = by_state[key]
+    if edge == nil then
+      edge, here.edges = false, here.edges + 1
+      if sub(field, 1, 1) == 'r' then
+        local run, s, follower = parse_run(id, prefix .. 'run:' .. id, text, nil, {}), parse_step(field), fork.follower
+        run.steps[name] = s
+        if follower then
+          run.steps[follower] = other and parse_step(other) or new_step(run, follower)
+        end
+        local _, became = aside(complete, run, name, '', '', '')
+        if is_plain(run, became, follower) then
+          edge = new_edge(run, step_state(s))
+          edge.name, edge.turns, edge.ends = name, run.attempt, run.status == 'c'
+          edge.total, edge.scheduled = fork.of_plan.total, #became > 0
+          local dependent = run.steps[follower]
+          if dependent and dependent.dirty then
+            edge.queue = queue_of(run, follower)
+            edge.follower, edge.to_other, edge.level_set = follower, step_state(dependent), level_of(edge.queue, dependent.level)
+          end
+        end
+      end
+      by_state[key] = edge
+    end
+    return edge
+  end
+
+  -- an edge that scheduled a step, with the claim of that step behind it
+  function onward_edge(edge, light)
+    local onward = edge.onward
+    if onward == nil then
+      local text = edge.to_run .. sub(light.text, RUN_STATE + 1)
+      local field = edge.to_other .. doubles[now + 1] .. NEVER_RAN
+      local head = heads[edge.to_run]
+      local claim = head and claim_edge(head, light.id, edge.follower, text, field, true)
+      onward, here.edges = false, here.edges + 1
+      if claim then
+        onward = {}
+        for key, value in pairs(edge) do
+          onward[key] = value
+        end
+        onward.entry = { unpack(edge.entry, 1, edge.size) }
+        onward.entry[edge.size + 1], onward.entry[edge.size + 2], onward.size = 'StepStarted', false, edge.size + 2
+        onward.to_run, onward.to_other, onward.claim, onward.group, onward.used = claim.to_run, claim.to_step, claim, {}, 0
+      end
+      edge.onward = onward
+    end
+    return onward
+  end
+end
