@@ -96,26 +96,25 @@ if want > 0 then
     claims[k + 1] = claimed
     return claimed
   end
-  local function take_ready(light)
+  local function take_fresh(light)
     local k = #claims
-    claims[k + 1] = claim_ready(light, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3))
+    claims[k + 1] = claim_fresh(light, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3))
     if not claims[k + 1] then
-      make_heavy(light) -- and it stands among the fresh
+      take(make_heavy(light), light.edge.follower)
     end
   end
   local function take_all()
     more = take_due(due, want - #claims, take_light, take)
-    for _, light in ipairs(ready) do
-      if #claims < want and not light.heavy and not light.other_value and (serves['*'] or serves[light.edge.queue]) then
-        take_ready(light)
-      end
-    end
     for _, entry in ipairs(fresh) do
       local run, name = entry[1], entry[2]
       if #claims >= want then
         break
       end
-      if not run.dropped and LIVE[run.status] and run.steps[name].status == 's' and run.steps[name].available <= now + run.seq
+      if not run then -- a light one
+        if not entry.other_value and (serves['*'] or serves[entry.edge.queue]) then
+          take_fresh(entry)
+        end
+      elseif not run.dropped and LIVE[run.status] and run.steps[name].status == 's' and run.steps[name].available <= now + run.seq
         and (serves['*'] or serves[queue_of(run, name)]) then
         take(run, name)
       end

@@ -3,7 +3,7 @@
 -- @include lib/emit
 -- @include lib/rollup
 local FAN_OUT = 500 -- steps scheduled by one call; the rest go by `expand`
-local fresh         -- steps that this call scheduled and that are due
+local fresh         -- steps that this call scheduled and that are due, as { run, step }, or the light run of the step
 local stopped_runs  -- runs that ended with steps scheduled or running
 
 each_call(function()

@@ -62,8 +62,10 @@ do
     local left, m = removing_from(edge.level_set, count)
     local list, n = adding_to(here.running, count)
     for i = 1, count do
-      local member = group[i].queued
+      local light = group[i]
+      local member = light.queued
       left[m + i] = member
+      count_bucket('w', light.bucket)
       list[n + 1], list[n + 2] = now_text, member
       n = n + 2
     end
@@ -73,7 +75,12 @@ do
     local list, n = removing_from(here.running, count)
     local tail = '|' .. edge.name
     for i = 1, count do
-      list[n + i] = group[i].id .. tail
+      local light = group[i]
+      local took = light.bucket
+      list[n + i] = light.id .. tail
+      if took ~= '' then
+        count_bucket('s', took)
+      end
     end
     if edge.ends then
       local at = score_text(now + 1)
@@ -96,7 +103,9 @@ do
         list[n + 1], list[n + 2] = at, group[i].id .. tail
         n = n + 2
       end
-      if not edge.claim then
+      if edge.claim then
+        count_bucket('w', bucket_of(edge.size / 2 - 3), count)
+      else
         expect(edge.queue, now + 1, count)
       end
     end

@@ -135,17 +135,10 @@ do
     return edge
   end
 
-  -- whether all that the end of a step did to its run is: it ended the run, or scheduled the follower, or neither
-  local function is_plain(run, became, follower)
-    local steps = 0
-    for _ in pairs(run.steps) do
-      steps = steps + 1
-    end
-    if run.rare ~= NONE or steps ~= (follower and 2 or 1) then
-      return false
-    end
-    local second = run.count > 2 and run.events[3]
-    return run.count <= 4 and (not second or second == 'WorkflowCompleted' or second == 'StepScheduled') and #became < 2
+  -- whether all that the end of a step did to its run is that it ended the run, or scheduled the follower, or neither
+  local function is_plain(run)
+    local second = run.events[3]
+    return run.rare == NONE and (run.count == 2 or run.count == 4 and (second == 'WorkflowCompleted' or second == 'StepScheduled'))
   end
 
   -- running -> completed, with what follows for the one dependent, whose field is `other`, or for the run
@@ -162,7 +155,7 @@ do
           run.steps[follower] = other and parse_step(other) or new_step(run, follower)
         end
         local _, became = aside(complete, run, name, '', '', '')
-        if is_plain(run, became, follower) then
+        if is_plain(run) then
           edge = new_edge(run, step_state(s))
           edge.name, edge.turns, edge.ends = name, run.attempt, run.status == 'c'
           edge.total, edge.scheduled = fork.of_plan.total, #became > 0

@@ -3,15 +3,14 @@
 -- to it is done again by the reducers.
 -- @include lib/edge
 -- @slots light: status attempt ended text available id key stream edge field other
--- @slots light: value payload_text output created queued other_value stored_input heavy place
+-- @slots light: value payload_text output created queued other_value stored_input heavy place fresh_place bucket
 local light_list -- those of a call; how many stands at 0
-local ready -- those of which this call scheduled a step
-local submit_light, complete_light, claim_light, claim_ready
+local submit_light, complete_light, claim_light, claim_fresh
 do
   local run_prefix
 
   each_call(function()
-    lights, light_list, ready, run_prefix = {}, { [0] = 0 }, {}, prefix .. 'run:'
+    lights, light_list, run_prefix = {}, { [0] = 0 }, prefix .. 'run:'
   end)
 
   local function note(light)
@@ -80,16 +79,15 @@ do
     if not edge then
       return nil
     end
-    if took ~= '' then
-      count_bucket('s', took)
-    end
     local light = {
       false, 1, false, text, false, id, key, key .. ':events', edge, field, other, name .. '\0' .. data .. payload, payload,
-      kept(payload, now, 0), edge.ends and sub(text, RUN_STATE + 1, CREATED_END), false, false, fork.follower and got[4], false, 0,
+      kept(payload, now, 0), edge.ends and sub(text, RUN_STATE + 1, CREATED_END), false, false, fork.follower and got[4], false, 0, 0,
+      took,
     }
     note(light)
     if edge.scheduled then
-      ready[#ready + 1] = light
+      light.fresh_place = #fresh + 1
+      fresh[light.fresh_place] = light
     end
     return OK
   end
@@ -116,10 +114,10 @@ do
     end
     local light = {
       false, 1, false, text, false, id, key, key .. ':events', edge, field, false, edge.starting .. pairs_text .. slot_pairs, false, false,
-      edge.into and sub(text, RUN_STATE + 1, CREATED_END), member, false, input, false, 0,
+      edge.into and sub(text, RUN_STATE + 1, CREATED_END), member, false, input, false, 0, 0,
+      bucket_of(max(0, now + edge.size / 2 - 2 - struct_unpack('<d', field, STEP_STATE + 1))),
     }
     note(light)
-    count_bucket('w', bucket_of(max(0, now + edge.size / 2 - 2 - struct_unpack('<d', field, STEP_STATE + 1))))
     local claimed = { id, name, edge.number_of_plan, edge.turns, input and (payload_of(light, input) or input) or '' }
     local needed = edge.needs
     if needed then
@@ -132,7 +130,7 @@ do
   end
 
   -- likewise of the step that this call scheduled in the run
-  function claim_ready(light, pairs_text, slot_pairs)
+  function claim_fresh(light, pairs_text, slot_pairs)
     local before = light.edge
     local edge = onward_edge(before, light)
     if not edge then
@@ -140,7 +138,6 @@ do
     end
     local claim, input = edge.claim, light.stored_input
     light.edge, light.other_value = edge, claim.starting .. pairs_text .. slot_pairs
-    count_bucket('w', bucket_of(before.size / 2 - 2))
     return {
       light.id, edge.follower, claim.number_of_plan, claim.turns, input and (payload_of(light, input) or input) or '',
       before.name, payload_of(light, light.output) or light.output,
@@ -161,7 +158,7 @@ do
       return
     end
     local payload = light.payload_text
-    complete(run, edge.name, sub(value, #edge.name + 2, #value - #payload), payload, '')
+    complete(run, edge.name, sub(value, #edge.name + 2, #value - #payload), payload, light.bucket)
     if edge.claim then
       begin_step(run, edge.follower, pairs_of(light.other_value, edge.claim), 3, '')
     end
@@ -171,9 +168,9 @@ do
     local edge = light.edge
     light.heavy, lights[light.id] = true, nil
     local run = load_run(light.id, edge.name)
-    local _, became = aside(do_again, run, light)
-    for _, entry in ipairs(became) do
-      fresh[#fresh + 1] = entry
+    do_again(run, light)
+    if edge.scheduled then
+      fresh[light.fresh_place] = table.remove(fresh)
     end
     return run
   end

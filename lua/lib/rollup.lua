@@ -31,9 +31,9 @@ local function types_of(run)
   return types
 end
 
-local function count_bucket(kind, bucket)
+local function count_bucket(kind, bucket, count)
   local counted = buckets[kind]
-  counted[bucket] = (counted[bucket] or 0) + 1
+  counted[bucket] = (counted[bucket] or 0) + (count or 1)
 end
 
 -- a call a field: HMGET and HSET of all of them cost half as much again

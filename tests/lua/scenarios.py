@@ -16,6 +16,7 @@ from tests.flows import (
     CHAIN,
     DIAMOND,
     ERROR,
+    ONE,
     PRINTS,
     SECOND,
     claim,
@@ -102,6 +103,12 @@ async def submit_two(backend: RedisBackend) -> Call:
     run_id = new_run_id(route_of_key(hashed))
     fields = {"pl": number, "hs": True, "tg": ["eu"], "tm": 3600 * SECOND, "ik": "k", "ih": hashed}
     return Call("submit", {}, (run_id, pack(fields), LONG, "other.1", pack({"pl": number, "p": 5}), ""))
+
+
+@scenario
+async def submit_two_alike(backend: RedisBackend) -> Call:
+    envelope = pack({"pl": await backend.plan_number(BRANCHES, 0)})
+    return Call("submit", {}, ("one.1", envelope, LONG, "two.1", envelope, "1"))
 
 
 @scenario
@@ -200,6 +207,18 @@ async def turn_with_outcomes_and_claims(backend: RedisBackend) -> Call:
         "body": pack({"wi": "w1", "wc": 10})[1:], "asleep": 0,
     }  # fmt: skip
     return Call("turn", named, (*completed(one, "a", lease), *completed(two, "a", lease)))
+
+
+@scenario
+async def turn_that_ends_runs(backend: RedisBackend) -> Call:
+    ends = []
+    for run_id in [await submit(backend, ONE, timeout_us=3600 * SECOND), await submit(backend, ONE, input=LONG)]:
+        ends += completed(run_id, "a", (await claim(backend, run_id, "a")).lease, output=LONG)
+    named = {
+        "worker": "w1.x", "lane": 0, "seq": 1, "want": 0, "queues": "flow", "slots": b"", "body": pack({"wi": "w1", "wc": 10})[1:],
+        "asleep": 0,
+    }  # fmt: skip
+    return Call("turn", named, tuple(ends))
 
 
 @scenario
