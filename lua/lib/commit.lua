@@ -203,8 +203,7 @@ do
     local stopped = was_live and not live
     for name, s in pairs(run.steps) do
       if s.dirty then
-        s.text = step_text(s)
-        set_field(run, step_fields[name], s.text)
+        set_field(run, step_fields[name], step_text(s))
         diff_step(run, name, s, was_live, live)
       elseif stopped then
         diff_step(run, name, s, was_live, live)
@@ -236,7 +235,6 @@ end
 local function write_hash(run)
   local fields, n = run.fields, run.field_count
   local header = header_text(run)
-  run.text = header
   if not fields then
     call('HSET', run.key, 'h', header)
     return
@@ -283,7 +281,6 @@ local function write_run(run)
     return
   end
   write_hash(run)
-  keep_run(run)
 end
 
 local function write_sets()
@@ -294,14 +291,20 @@ local function write_sets()
       write('ZREM', set.name, unpack(set.remove, first, min(first + 2999, set.removing)))
     end
   end
+  local changed = {} -- levels whose head may be another
   for _, set in ipairs(sets) do
     for first = 1, set.adding, 3000 do
       write('ZADD', set.name, unpack(set.add, first, min(first + 2999, set.adding)))
     end
+    if set.head and set.removing == 0 and set.adding == 2 then
+      write('ZADD', prefix .. 'levels', 'LT', set.add[1], set.head)
+    elseif set.head then
+      changed[#changed + 1] = set
+    end
     clear(set)
   end
-  for _, set in ipairs(sets) do
-    local head = set.head and write('ZRANGE', set.name, '0', '0', 'WITHSCORES')
+  for _, set in ipairs(changed) do
+    local head = write('ZRANGE', set.name, '0', '0', 'WITHSCORES')
     if head and head[2] then
       write('ZADD', prefix .. 'levels', head[2], set.head)
     elseif head then
@@ -351,7 +354,6 @@ end
 -- a run made right from its stream, whatever hash and sets hold: where its writes raised, and for repair; `still`: nothing is to follow
 -- save what `expand` has in hand
 function restate(run, still)
-  forget_run(run.key) -- what is decided here is of this call
   withdraw(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist

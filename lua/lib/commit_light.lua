@@ -141,6 +141,8 @@ do
     return most
   end
 
+  -- whole ids: one with a star is written anew for replicas and the append-only file. No stream has an entry of this time, nor later
+  local first_id
   local in_hand -- place in its group of the light run that is being written
 
   local function write_submissions(edge, first)
@@ -154,7 +156,7 @@ do
       in_hand = i
       local light = group[i]
       local k, input = light.place, light.output
-      entry[1], entry[2], entry[4] = light.stream, k > 0 and now_text .. '-' .. k or next_id, light.value
+      entry[1], entry[2], entry[4] = light.stream, now_text .. '-' .. k, light.value
       call('XADD', unpack(entry, 1, size))
       stored = light
       row[1], row[3], row[width + 2] = light.key, to_run .. light.created .. NO_TIMES, input
@@ -170,7 +172,7 @@ do
   local function write_claims(edge, first)
     local group, entry, size, to_run, to_step, begins = edge.group, edge.entry, edge.size, edge.to_run, edge.to_step, edge.into
     local field_name, at = step_fields[edge.name], doubles[now]
-    entry[2] = next_id
+    entry[2] = first_id
     for i = first, edge.used do
       in_hand = i
       local light = group[i]
@@ -200,7 +202,7 @@ do
     if to_other then
       row[8], width = step_fields[edge.follower], 9
     end
-    entry[2] = next_id
+    entry[2] = first_id
     for i = first, edge.used do
       in_hand = i
       local light = group[i]
@@ -229,6 +231,7 @@ do
   -- one pcall for all that go through, as of other runs
   function write_lights()
     local index, first = 1, 1
+    first_id = now_text .. '-0'
     local function go_on()
       while used_edges[index] do
         local edge = used_edges[index]

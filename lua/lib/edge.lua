@@ -172,13 +172,13 @@ do
   end
 
   -- an edge that scheduled a step, with the claim of that step behind it
-  function onward_edge(edge, light)
+  function onward_edge(edge, id, was_text)
     local onward = edge.onward
     if onward == nil then
-      local text = edge.to_run .. sub(light.text, RUN_STATE + 1)
+      local text = edge.to_run .. sub(was_text, RUN_STATE + 1)
       local field = edge.to_other .. doubles[now + 1] .. NEVER_RAN
       local head = heads[edge.to_run]
-      local claim = head and claim_edge(head, light.id, edge.follower, text, field, true)
+      local claim = head and claim_edge(head, id, edge.follower, text, field, true)
       onward, here.edges = false, here.edges + 1
       if claim then
         onward = {}

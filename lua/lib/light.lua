@@ -2,8 +2,8 @@
 -- edge; lib/commit_light writes them. Where a call comes to such a run once more, it is read into tables after all, and what was done
 -- to it is done again by the reducers.
 -- @include lib/edge
--- @slots light: status attempt ended text available id key stream edge field other
--- @slots light: value payload_text output created queued other_value stored_input heavy place fresh_place bucket
+-- @slots light: status attempt ended available id key stream edge field other
+-- @slots light: value payload_text output created text queued other_value stored_input heavy place fresh_place bucket
 local light_list -- those of a call; how many stands at 0
 local submit_light, complete_light, claim_light, claim_fresh
 do
@@ -21,8 +21,8 @@ do
   function submit_light(edge, id, envelope, input, k)
     local key = run_prefix .. id
     note({
-      false, 1, false, false, false, id, key, key .. ':events', edge, false, envelope, '\0' .. envelope .. input, input,
-      input ~= '' and kept(input, now, k), format('%016d', now + k), false, false, false, false, k,
+      false, 1, false, false, id, key, key .. ':events', edge, false, envelope, '\0' .. envelope .. input, input,
+      input ~= '' and kept(input, now, k), format('%016d', now + k), false, false, false, false, false, k,
     })
   end
 
@@ -80,8 +80,8 @@ do
       return nil
     end
     local light = {
-      false, 1, false, text, false, id, key, key .. ':events', edge, field, other, name .. '\0' .. data .. payload, payload,
-      kept(payload, now, 0), edge.ends and sub(text, RUN_STATE + 1, CREATED_END), false, false, fork.follower and got[4], false, 0, 0,
+      false, 1, false, false, id, key, key .. ':events', edge, field, other, name .. '\0' .. data .. payload, payload,
+      kept(payload, now, 0), edge.ends and sub(text, RUN_STATE + 1, CREATED_END), text, false, false, fork.follower and got[4], false, 0, 0,
       took,
     }
     note(light)
@@ -113,8 +113,8 @@ do
       return nil
     end
     local light = {
-      false, 1, false, text, false, id, key, key .. ':events', edge, field, false, edge.starting .. pairs_text .. slot_pairs, false, false,
-      edge.into and sub(text, RUN_STATE + 1, CREATED_END), member, false, input, false, 0, 0,
+      false, 1, false, false, id, key, key .. ':events', edge, field, false, edge.starting .. pairs_text .. slot_pairs, false, false,
+      edge.into and sub(text, RUN_STATE + 1, CREATED_END), text, member, false, input, false, 0, 0,
       bucket_of(max(0, now + edge.size / 2 - 2 - struct_unpack('<d', field, STEP_STATE + 1))),
     }
     note(light)
@@ -132,7 +132,7 @@ do
   -- likewise of the step that this call scheduled in the run
   function claim_fresh(light, pairs_text, slot_pairs)
     local before = light.edge
-    local edge = onward_edge(before, light)
+    local edge = onward_edge(before, light.id, light.text)
     if not edge then
       return nil
     end

@@ -54,19 +54,19 @@ end
 
 -- The records of a run and of a step are lists: a table with some twenty names takes five times as long to make, and twice as long to
 -- read. The loader puts its place for the name of a slot; of slots that a run and a step share, the place is the same.
--- Of a run, was_*: what the hash said when it was loaded; events: type and value in turn; rare: what few runs have in a call; text: the
--- header as it stands in the hash, of a step its field. What stands last is nil as long as nobody needs it.
--- @slots run: status attempt ended text available id key stream steps count seq number plan priority created open active done timeout
--- @slots run: started failed input was_status was_ended rare events fields field_count fanned known dropped lost own_slug submitted
--- @slots step: status attempt ended text available level failures crashed unmet lease kind was was_level dirty
+-- Of a run, was_*: what the hash said when it was loaded; events: type and value in turn; rare: what few runs have in a call. What stands
+-- last is nil as long as nobody needs it.
+-- @slots run: status attempt ended available id key stream steps count seq number plan priority created open active done timeout
+-- @slots run: started failed input was_status was_ended rare events fields field_count fanned dropped lost own_slug submitted
+-- @slots step: status attempt ended available level failures crashed unmet lease kind was was_level dirty
 -- @slots step: unplanned member counted beat renewed
 local NONE = setmetatable({}, { __newindex = function() error('rare_of(run) first') end })
 
 local function new_run(id)
   local key = prefix .. 'run:' .. id
   return {
-    '-', 1, 0, false, nil, id, key, key .. ':events', {}, 0, 0, 0, false, 0, NEVER, 0, 0, 0, 0, 0, false, false, false, 0, NONE,
-    nil, nil, nil, nil, nil, nil, nil, nil, nil,
+    '-', 1, 0, nil, id, key, key .. ':events', {}, 0, 0, 0, false, 0, NEVER, 0, 0, 0, 0, 0, false, false, false, 0, NONE,
+    nil, nil, nil, nil, nil, nil, nil, nil,
   }
 end
 
@@ -83,8 +83,8 @@ end
 local function parse_run(id, key, text, input, steps)
   local status, failed, number, priority, attempt, open, active, done, created, started, ended, timeout = struct_unpack(HEADER, text)
   return {
-    status, attempt, ended, text, nil, id, key, key .. ':events', steps, 0, 0, number, plans[number] or plan_of(number), priority, created,
-    open, active, done, timeout, started, failed == 'f', input, status, ended, NONE, nil, nil, nil, nil, nil, nil, nil, nil, nil,
+    status, attempt, ended, nil, id, key, key .. ':events', steps, 0, 0, number, plans[number] or plan_of(number), priority, created,
+    open, active, done, timeout, started, failed == 'f', input, status, ended, NONE, nil, nil, nil, nil, nil, nil, nil, nil,
   }
 end
 
@@ -92,7 +92,7 @@ local function parse_step(text)
   local status, attempt, level, failures, crashed, unmet, at, ended, kind = struct_unpack(STEP, text)
   local available = status == 's' and at
   return {
-    status, attempt, ended, text, available, level, failures, crashed, unmet, available and 0 or at, kind, status, level, false,
+    status, attempt, ended, available, level, failures, crashed, unmet, available and 0 or at, kind, status, level, false,
     false, nil, nil, nil, nil,
   }
 end
@@ -105,56 +105,12 @@ end
 -- a step that no event has touched yet
 local function new_step(run, name)
   local planned, level = plan_step(run.plan, name), run.priority
-  return { 'p', 0, 0, false, false, level, 0, 0, planned and #planned.deps or 0, 0, '-', 'p', level, false, not planned, nil, nil, nil, nil }
-end
-
--- What a call wrote is kept for the calls that follow, and is used where the hash still holds the very text that it was written as: a
--- claim and the completion behind it need not parse what the call before has made.
-local MOST_KEPT = 4096 -- runs and their steps, in each of two generations
-local MOST_KEPT_STEPS = 8 -- of a run
-local keep_run, kept_run, forget_run
-do
-  local young, old, count = {}, {}, 0 -- the young grow old when they are many, and then the old go
-
-  function keep_run(run)
-    local plan = run.plan
-    if run.rare ~= NONE or not LIVE[run.status] or not plan or plan.n > MOST_KEPT_STEPS then
-      return
-    end
-    if count > MOST_KEPT then
-      young, old, count = {}, young, 0
-    end
-    run.events, run.fields, run.known = nil, nil, nil -- they may hold large payloads
-    young[run.key], count = run, count + 1 + plan.n
-  end
-
-  function forget_run(key)
-    young[key], old[key] = nil, nil
-  end
-
-  function kept_run(key, text, input, steps)
-    local run = young[key] or old[key]
-    if run then
-      forget_run(key)
-      if run.text == text and run.input == input then
-        run.plan = plans[run.number] or plan_of(run.number)
-        run.known, run.steps = run.steps, steps
-        run.count, run.seq, run.fanned, run.submitted, run.available = 0, 0, nil, nil, nil
-        run.was_status, run.was_ended = run.status, run.ended
-        return run
-      end
-    end
-  end
+  return { 'p', 0, 0, false, level, 0, 0, planned and #planned.deps or 0, 0, '-', 'p', level, false, not planned, nil, nil, nil, nil }
 end
 
 -- a step by the text of its field, or false
 local function step_from(run, name, text)
-  local s = run.known and run.known[name]
-  if not s or s.text ~= text then
-    return text and parse_step(text) or new_step(run, name)
-  end
-  s.was, s.was_level, s.available, s.dirty, s.member = s.status, s.level, s.status == 's' and s.available, false, nil
-  return s
+  return text and parse_step(text) or new_step(run, name)
 end
 
 local function load_chunk(run, names, first, last)
@@ -194,7 +150,7 @@ local function load_run(id, name)
       return nil
     end
     local steps = name ~= '' and { [name] = false } or {} -- made with its room
-    run = kept_run(key, text, input, steps) or parse_run(id, key, text, input, steps)
+    run = parse_run(id, key, text, input, steps)
     if run.number == 0 then
       run.own_slug = call('HGET', key, 'w')
     end

@@ -194,6 +194,7 @@ class _Source:
         self._records: dict[str, int] = {}  # slots declared so far
         self._slots: dict[str, int] = {}
         self._constants: dict[str, str] = {}
+        self._named: dict[str, str] = {}  # fields that are read by name, and where first
 
     def add(self, file: str, number: int, line: str) -> None:
         """A line, and where it comes from."""
@@ -205,12 +206,14 @@ class _Source:
         if constant := _CONSTANT.match(line):
             self._constants[constant[1]] = constant[2]
             line = "--"
-        self.text.append(_WORD.sub(self._put_in, line))
         self.lines.append((file, number))
+        self.text.append(_WORD.sub(self._put_in, line))
 
     def _declare(self, where: str, record: str, names: str) -> None:
         for name in names.split():
             place = self._records[record] = self._records.get(record, 0) + 1
+            if name in self._named:
+                raise ScriptError(f"{where}: slot {name!r} is a name in {self._named[name]}, before it is declared")
             if self._slots.setdefault(name, place) != place:
                 raise ScriptError(
                     f"{where}: slot {name!r} is number {self._slots[name]} of another record, and {place} here"
@@ -220,6 +223,8 @@ class _Source:
         slot, constant = found.groups("")
         if slot in self._slots:
             return f"[{self._slots[slot]}]"
+        if slot:
+            self._named.setdefault(slot, "lua/{}:{}".format(*self.lines[-1]))
         return self._constants.get(constant, found[0])
 
     def add_function(self, name: str, source: Sequence[str], arguments: Sequence[tuple[str, str]]) -> None:

@@ -133,6 +133,13 @@ def test_a_slot_has_one_place(load: Folder) -> None:
         load(HEAD + "-- @include lib/a\n", a="-- @slots run: status count\n-- @slots step: count")
 
 
+def test_no_slot_is_named_before_it_is_declared(load: Folder) -> None:
+    with pytest.raises(
+        ScriptError, match=r"lib/a\.lua:2: slot 'count' is a name in lua/lib/a\.lua:1, before it is declared"
+    ):
+        load(HEAD + "-- @include lib/a\n", a="local n = ({}).count\n-- @slots run: status count")
+
+
 def test_no_table_is_built_with_the_name_of_a_slot(load: Folder) -> None:
     with pytest.raises(ScriptError, match=r"lua/probe\.lua:6: 'count' is a slot of a record, whose tables are lists"):
         load(HEAD + "-- @include lib/a\nlocal other = { size = 1, count = 2 }\n", a="-- @slots run: status count")
