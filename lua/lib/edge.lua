@@ -2,7 +2,8 @@
 -- holds before its times, and of a plan there are few. The first run that comes to a state is led on by the reducers, on a copy; what
 -- they made of it is kept as an edge: the states behind, the events with room for what differs, the sets it moves between. Runs that
 -- come after it go along the edge as texts (lib/light), without a table of their fields and without a fold.
--- What has no edge goes by the reducers as ever: failures, skips, steps with many dependents or dependencies, what few runs do.
+-- What has no edge goes by the reducers as ever: failures, skips, steps with many dependents or dependencies, and runs with several
+-- steps scheduled or running, which a call mostly comes to more than once.
 -- @include lib/claim
 -- @include lib/outcome
 -- @include lib/submission
@@ -23,10 +24,10 @@ do
 
   -- edges are of the plan that they were learnt from: after a failover its number may stand for another
   local HEADS = { __index = function(known, state)
-    local status, failed, number = struct_unpack('<c1c1I', state)
+    local status, failed, number, _, _, _, active = struct_unpack('<c1c1IbHII', state)
     local plan = plan_of(number)
     local head = false
-    if plan and LIVE[status] and failed == '-' then
+    if plan and LIVE[status] and failed == '-' and active == 1 then
       head = here.heads[state]
       if not head or head.of_plan ~= plan then
         head = { of_plan = plan, starts = {}, blank_starts = {}, ends = {} }
@@ -83,7 +84,7 @@ do
   local function new_edge(run, to_step)
     local was, is = run.was_status, run.status
     return {
-      slug = slug_of(run), entry = { false, false, unpack(run.events, 1, run.count) }, size = run.count + 2, to_run = run_state(run),
+      of_plan = run.plan, slug = slug_of(run), entry = { false, false, unpack(run.events, 1, run.count) }, size = run.count + 2, to_run = run_state(run),
       to_step = to_step, out_of = was and was ~= is and index_of(run, was), into = was ~= is and index_of(run, is), group = {}, used = 0,
     }
   end
@@ -100,7 +101,7 @@ do
       if not plan.fan and #plan.roots <= MOST_ROOTS then
         local run = aside(submission, '', d, '', '', 0)
         edge = new_edge(run)
-        edge.of_plan, edge.roots = plan, {}
+        edge.roots = {}
         for i, name in ipairs(plan.roots) do
           local s = run.steps[name]
           edge.roots[i] = {

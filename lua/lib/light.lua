@@ -2,6 +2,9 @@
 -- edge; lib/commit_light writes them. Where a call comes to such a run once more, it is read into tables after all, and what was done
 -- to it is done again by the reducers.
 -- @include lib/edge
+-- Of a light run, text, field and other: the header, the field of its step and that of the step which waits for it, as read (of a submission
+-- other is its envelope); value and other_value: of its first event, and of the StepStarted of that other step; queued: the member
+-- that was claimed; place: its number in a submit; bucket: of how long the step waited or took. status is false: that tells it from a run.
 -- @slots light: status attempt ended available id key stream edge field other
 -- @slots light: value payload_text output created text queued other_value stored_input heavy place fresh_place bucket
 local light_list -- those of a call; how many stands at 0
@@ -26,6 +29,11 @@ do
     })
   end
 
+  -- its read is not for nothing
+  local function leave(id, name, got)
+    left_id, left_step, left = id, name, got
+  end
+
   -- what can follow the end of a step; false where that is more than an edge says
   local function find_fork(head, name)
     local fork = head.ends[name]
@@ -45,6 +53,7 @@ do
     if runs[id] ~= nil or lights[id] then
       return nil
     end
+    -- what was needed of the runs before is read at once: the field of the step that follows, and the input for its claim
     local key, guess, got = run_prefix .. id, here.followers[name], nil
     if guess then
       got = call('HMGET', key, 'h', step_fields[name], guess, 'i')
@@ -53,11 +62,15 @@ do
     end
     local text, field, other = got[1], got[2], nil
     local head = text and field and heads[sub(text, 1, RUN_STATE)]
-    if not head or (lease or 0) == 0 or sub(field, STEP_STATE + 1, LEASE_END) ~= doubles[lease] then
-      return nil
-    end
-    local fork = head.ends[name] or find_fork(head, name)
+    local fork = head and (head.ends[name] or find_fork(head, name))
     if not fork then
+      if guess then
+        leave(id, name, { text, field, got[4] })
+      elseif text then
+        here.followers[name] = 'i'
+      end
+      return nil
+    elseif (lease or 0) == 0 or sub(field, STEP_STATE + 1, LEASE_END) ~= doubles[lease] then
       return nil
     end
     local edge
@@ -102,6 +115,7 @@ do
     local text, field, input = got[1], got[2], got[3]
     local head = text and field and heads[sub(text, 1, RUN_STATE)]
     if not head then
+      leave(id, name, got)
       return nil
     end
     local by_state = (input and head.starts or head.blank_starts)[name]
@@ -110,6 +124,7 @@ do
       edge = claim_edge(head, id, name, text, field, input and true)
     end
     if not edge then
+      leave(id, name, got)
       return nil
     end
     local light = {

@@ -9,6 +9,7 @@
 -- @include lib/plan
 local runs, any_dropped
 local torn -- a member says that there is a run, and its hash is missing: half a partition, where nothing may be written
+local left_id, left_step, left -- what lib/light has read of a run that no edge leads on: header, field of the step, input
 local lights, make_heavy -- of lib/light: runs that went along an edge in this call, by id; and how one gets its tables after all
 local LIVE = { p = true, r = true }
 local ENDED = { c = true, f = true, k = true }
@@ -31,7 +32,7 @@ local struct_pack, struct_unpack = struct.pack, struct.unpack
 local INLINE = 62 -- longest payload kept in the hash: a field over 64 bytes turns the hash from a listpack into a table
 
 each_call(function()
-  runs, any_dropped, torn = {}, false, false
+  runs, any_dropped, torn, left_id = {}, false, false, nil
 end)
 
 -- names of fields by step, made once a call: the same few again and again
@@ -143,7 +144,7 @@ local function load_run(id, name)
   end
   if run == nil then
     local key = prefix .. 'run:' .. id
-    local got = call('HMGET', key, 'h', step_fields[name], 'i')
+    local got = left_id == id and left_step == name and left or call('HMGET', key, 'h', step_fields[name], 'i')
     local text, input = got[1], got[3]
     if not text then
       runs[id] = false

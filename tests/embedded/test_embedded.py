@@ -23,11 +23,13 @@ from redisflow.embedded import EmbeddedServer, attach, program, server
 from redisflow.model.errors import ServerUnavailable
 
 USER = """
+import select
 import sys
 from redisflow.embedded import EmbeddedServer
 held = EmbeddedServer.start(sys.argv[1])
 print(held.pid, held.url, flush=True)
-sys.stdin.read()
+while not select.select([sys.stdin], [], [], 0.5)[0]:
+    pass  # a signal between two lines does not end a read that begins after it
 """
 REPOSITORY = Path(__file__).parents[2]
 
