@@ -368,7 +368,7 @@ def test_random_calls_agree_with_the_model(server: TestServer) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Engine,
         settings=settings(
-            max_examples=60,
+            max_examples=40,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
