@@ -61,11 +61,12 @@ do
   local function move_claims(edge, group, count)
     local left, m = removing_from(edge.level_set, count)
     local list, n = adding_to(here.running, count)
+    local waits = buckets.w
     for i = 1, count do
       local light = group[i]
-      local member = light.queued
+      local member, bucket = light.queued, light.bucket
       left[m + i] = member
-      count_bucket('w', light.bucket)
+      waits[bucket] = (waits[bucket] or 0) + 1
       list[n + 1], list[n + 2] = now_text, member
       n = n + 2
     end
@@ -73,13 +74,13 @@ do
 
   local function move_ends(edge, group, count)
     local list, n = removing_from(here.running, count)
-    local tail = '|' .. edge.name
+    local tail, durations = '|' .. edge.name, buckets.s
     for i = 1, count do
       local light = group[i]
       local took = light.bucket
       list[n + i] = light.id .. tail
       if took ~= '' then
-        count_bucket('s', took)
+        durations[took] = (durations[took] or 0) + 1
       end
     end
     if edge.ends then
