@@ -168,6 +168,7 @@ do
       call('HSET', unpack(row, 1, input and width + 2 or width))
       group[i] = false
     end
+    entry[4] = false -- here and below: what outlives the call holds no payload
   end
 
   local function write_claims(edge, first)
@@ -185,6 +186,7 @@ do
         field_name, to_step .. at .. sub(light.field, LEASE_END + 1))
       group[i] = false
     end
+    entry[size] = false
   end
 
   -- the times of a dependent: scheduled, claimed, or of what it was
@@ -218,15 +220,16 @@ do
         if claims then
           entry[size] = light.other_value
         end
-        if to_other then
-          row[9] = to_other .. other_times(edge, light)
-        end
+      end
+      if to_other then
+        row[9] = to_other .. other_times(edge, light)
       end
       call('XADD', unpack(entry, 1, size))
       stored = light
       call('HSET', unpack(row, 1, width))
       group[i] = false
     end
+    entry[4] = false
   end
 
   -- one pcall for all that go through, as of other runs
@@ -244,7 +247,9 @@ do
     repeat
       local ok, why = pcall(go_on)
       if not ok then
-        local light = used_edges[index].group[in_hand]
+        local group = used_edges[index].group
+        local light = group[in_hand]
+        group[in_hand] = false
         note_broken(light)
         note_remade(light, why)
         first = in_hand + 1

@@ -209,7 +209,9 @@ async def check_every_start(backend: Backend, runs: Sequence[str]) -> None:
     """Windows that begin at each event of the runs, and just after it; every other for one workflow alone."""
     times = sorted({event.timestamp_us for event in await events_of(backend, runs)})
     for index, low in enumerate(sorted({at + shift for at in times for shift in (0, 1)})):
-        await check_window(backend, runs, start_us=low, end_us=times[-1] + HOUR, workflow_slug="flow" if index % 2 else None)
+        await check_window(
+            backend, runs, start_us=low, end_us=times[-1] + HOUR, workflow_slug="flow" if index % 2 else None
+        )
 
 
 ENDED = {"d": 3, "x": False}
