@@ -63,9 +63,7 @@ do
   repeat
     local ok, why = pcall(settle_all)
     if not ok then -- what the outcome in hand did is dropped with its run; the others go on
-      local id = ARGV[outcome]
-      runs[id] = runs[id] or new_run(id)
-      drop(runs[id], why)
+      drop_light(ARGV[outcome], why)
       answers[answered + 1] = OK
       answered, outcome = answered + 1, outcome + 7
     end
@@ -82,7 +80,7 @@ for queue in string.gmatch(queues, '[^,]+') do
 end
 local claims, next_due, more = {}, nil, false
 if want > 0 then
-  local in_hand, due
+  local in_hand, light_in_hand, due -- a run, or the id of a light one
   local pairs_text = body .. '\162sl'
   local function take(run, name)
     in_hand = run
@@ -92,13 +90,15 @@ if want > 0 then
   end
   local function take_light(id, name, member)
     local k = #claims
+    light_in_hand = id
     local claimed = claim_light(id, name, member, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3))
-    claims[k + 1] = claimed
+    claims[k + 1], light_in_hand = claimed, nil
     return claimed
   end
   local function take_fresh(light)
     local k = #claims
-    claims[k + 1] = claim_fresh(light, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3))
+    light_in_hand = light.id
+    claims[k + 1], light_in_hand = claim_fresh(light, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3)), nil
     if not claims[k + 1] then
       take(make_heavy(light), light.edge.follower)
     end
@@ -111,7 +111,7 @@ if want > 0 then
         break
       end
       if not run then -- a light one
-        if not entry.other_value and (serves['*'] or serves[entry.edge.queue]) then
+        if not entry.heavy and not entry.other_value and (serves['*'] or serves[entry.edge.queue]) then
           take_fresh(entry)
         end
       elseif not run.dropped and LIVE[run.status] and run.steps[name].status == 's' and run.steps[name].available <= now + run.seq
@@ -123,7 +123,10 @@ if want > 0 then
   due, next_due = due_levels(serves)
   repeat -- what was taken before a claim raised is no longer scheduled, so the next round passes it by
     local ok, why = pcall(take_all)
-    if not ok then
+    if not ok and light_in_hand then
+      drop_light(light_in_hand, why)
+      light_in_hand = nil
+    elseif not ok then
       drop(in_hand or error(why, 0), why)
       in_hand = nil
     end

@@ -8,7 +8,7 @@
 -- @slots light: status attempt ended available id key stream edge field other
 -- @slots light: value payload_text output created text queued other_value stored_input heavy place fresh_place bucket
 local light_list -- those of a call; how many stands at 0
-local submit_light, complete_light, claim_light, claim_fresh
+local submit_light, complete_light, claim_light, claim_fresh, drop_light
 do
   local run_prefix
 
@@ -152,11 +152,12 @@ do
       return nil
     end
     local claim, input = edge.claim, light.stored_input
-    light.edge, light.other_value = edge, claim.starting .. pairs_text .. slot_pairs
-    return {
+    local claimed = {
       light.id, edge.follower, claim.number_of_plan, claim.turns, input and (payload_of(light, input) or input) or '',
       before.name, payload_of(light, light.output) or light.output,
     }
+    light.edge, light.other_value = edge, claim.starting .. pairs_text .. slot_pairs
+    return claimed
   end
 
   -- pairs of a worker and a slot in a StepStarted
@@ -177,6 +178,16 @@ do
     if edge.claim then
       begin_step(run, edge.follower, pairs_of(light.other_value, edge.claim), 3, '')
     end
+  end
+
+  -- drops a run whose part of the call raised, whether it was light by then or not
+  function drop_light(id, why)
+    local light = lights[id]
+    if light then
+      light.heavy, lights[id] = true, nil
+    end
+    runs[id] = runs[id] or new_run(id)
+    drop(runs[id], why)
   end
 
   function make_heavy(light)

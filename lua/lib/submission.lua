@@ -3,7 +3,11 @@
 local submission
 do
   local ROOT = pair('a', 1) .. '\161r\161i'
-  local root_data = {} -- by delay: nearly always the same
+  local root_data -- by delay: nearly always the same
+
+  each_call(function()
+    root_data = {}
+  end)
 
   -- the k-th run of a call, which begins k µs after `now`, so that runs of one call keep their order by the time of their first event
   function submission(id, d, envelope, input, k)

@@ -198,6 +198,32 @@ async def test_a_claim_that_raises_takes_its_run_with_it_and_no_other(
     assert {entry[1].decode() for entry in reply[CLAIMS]} == {*more, "last"}
 
 
+@pytest.mark.parametrize("asked", [("a",), ("a", "b")], ids=["what was due", "what the call itself scheduled"])
+async def test_a_claim_of_a_lone_step_that_raises_takes_its_run_with_it(
+    backend: RedisBackend, asked: tuple[str, ...]
+) -> None:
+    """As above, where a run has no other step in the call."""
+    text = '"' + "long" * 50 + '"'
+    bad, good = [await submit(backend, CHAIN, input=text) for _ in range(2)]
+    outcomes: list[object] = []
+    if asked[-1] == "b":
+        lease = (await turn(backend, 1, want=2))[NOW]
+        outcomes = [part for run_id in (bad, good) for part in completed(run_id, "a", lease)]
+    run_key = backend.keys_of(bad).run(bad)
+    sound = await backend.client.hget(run_key, "i")  # type: ignore[misc]
+    await backend.client.hset(run_key, "i", "@no stream id")  # type: ignore[misc]
+    before = await places(backend, bad)
+    reply = await turn(backend, 2, want=9, outcomes=outcomes)
+    assert [answer if answer == Reply.OK else answer[0] for answer in reply[ANSWERS]] == [Reply.REJECTED, Reply.OK][
+        : len(outcomes)
+    ]
+    assert [(entry[0].decode(), entry[1].decode()) for entry in reply[CLAIMS]] == [(good, asked[-1])]
+    assert await places(backend, bad) == before
+    await backend.client.hset(run_key, "i", sound)  # type: ignore[misc]
+    reply = await turn(backend, 3, want=9, outcomes=outcomes[:7])
+    assert [(entry[0].decode(), entry[1].decode()) for entry in reply[CLAIMS]] == [(bad, asked[-1])]
+
+
 async def test_a_run_whose_places_could_not_be_written_goes_on_to_its_end(backend: RedisBackend) -> None:
     """What one call made of it, to be mended by others, is no part of what the next one knows of it."""
     run_id = await submit(backend, ONE)
