@@ -112,6 +112,9 @@ async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
     """Await a call of the client; a cancellation is raised even where the client would lose it.
 
     The client sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes as the sending ends.
+
+    Raises:
+        ConnectionError: also where asyncio says it otherwise: a TLS connection that was closed twice raises AttributeError.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -120,6 +123,10 @@ async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
         await asyncio.sleep(0)  # one that Ctrl-C asked for in the middle of other code is raised here
     try:
         return await call()
+    except AttributeError as error:
+        if "_write_appdata" in str(error):
+            raise ConnectionError("the TLS connection was closed") from error
+        raise
     finally:
         if task.cancelling() > before:
             raise asyncio.CancelledError

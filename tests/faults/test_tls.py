@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError as Broken
 
 from redisflow import Client, ServerUnavailable
+from redisflow.backend.patience import heeding_cancel
 from tests.certificates import make_certificates, tls_binary
 from tests.clusters import TestCluster
 from tests.faults.load import spread_settings, under_load
@@ -58,3 +62,22 @@ async def test_a_cluster_with_tls(files: dict[str, Path]) -> None:
             await load.grows(30)
     finally:
         cluster.close()
+
+
+async def test_a_tls_connection_that_was_closed_is_a_broken_connection(files: dict[str, Path]) -> None:
+    """As the client library closes one while a call is about to write to it: asyncio has no protocol by then."""
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(files["cert"], files["key"])
+    trusted = ssl.create_default_context(cafile=str(files["ca"]))
+    server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0, ssl=served)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusted)
+
+    async def send() -> None:
+        writer.writelines([b"PING\r\n"])
+        await writer.drain()
+
+    for _ in range(2):
+        writer.transport.close()
+    with contextlib.suppress(Broken, OSError):
+        await heeding_cancel(send)
+    server.close()

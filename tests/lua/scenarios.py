@@ -214,6 +214,7 @@ async def turn_that_ends_runs(backend: RedisBackend) -> Call:
     ends = []
     for run_id in [await submit(backend, ONE, timeout_us=3600 * SECOND), await submit(backend, ONE, input=LONG)]:
         ends += completed(run_id, "a", (await claim(backend, run_id, "a")).lease, output=LONG)
+    await travel(backend, 3000 * SECOND)  # so both took as long, as the buckets of their durations have it
     named = {
         "worker": "w1.x", "lane": 0, "seq": 1, "want": 0, "queues": "flow", "slots": b"", "body": pack({"wi": "w1", "wc": 10})[1:],
         "asleep": 0,
