@@ -29,7 +29,7 @@ do
     })
   end
 
-  -- its read is not for nothing
+  -- what was read is left to load_run
   local function leave(id, name, got)
     left_id, left_step, left = id, name, got
   end
