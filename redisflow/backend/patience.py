@@ -114,7 +114,8 @@ async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
     The client sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes as the sending ends.
 
     Raises:
-        ConnectionError: also where asyncio says it otherwise: a TLS connection that was closed twice raises AttributeError.
+        ConnectionError: also for a connection that was closed while the call was about to write to it, which raises
+            AttributeError, of the client library or, with TLS, of asyncio.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -124,8 +125,8 @@ async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
     try:
         return await call()
     except AttributeError as error:
-        if "_write_appdata" in str(error):
-            raise ConnectionError("the TLS connection was closed") from error
+        if error.obj is None and error.name in ("writelines", "_write_appdata"):
+            raise ConnectionError("the connection was closed") from error
         raise
     finally:
         if task.cancelling() > before:
