@@ -37,7 +37,7 @@ local keeps = {}
 for i = kept_steps, #ARGV do
   keeps[ARGV[i]] = true
 end
-local types = types_of(run)
+local types = child(written, slug_of(run))
 for _, event in ipairs(stream_events(parent)) do
   local kind, name, at, fields, payload = event[1], event[2], event[3], event[4], event[5]
   if keeps[name] and kind ~= 'LogEntry' and kind ~= 'StepHeartbeat' then

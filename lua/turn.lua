@@ -63,7 +63,7 @@ do
   repeat
     local ok, why = pcall(settle_all)
     if not ok then -- what the outcome in hand did is dropped with its run; the others go on
-      drop_light(ARGV[outcome], why)
+      give_up(ARGV[outcome], why)
       answers[answered + 1] = OK
       answered, outcome = answered + 1, outcome + 7
     end
@@ -80,25 +80,25 @@ for queue in string.gmatch(queues, '[^,]+') do
 end
 local claims, next_due, more = {}, nil, false
 if want > 0 then
-  local in_hand, light_in_hand, due -- a run, or the id of a light one
+  local in_hand, due -- in_hand: id of the run that is being claimed from
   local pairs_text = body .. '\162sl'
   local function take(run, name)
-    in_hand = run
+    in_hand = run.id
     local k = #claims
     claims[k + 1] = start_step(run, name, pairs_text, 3, sub(slots, 3 * k + 1, 3 * k + 3))
     in_hand = nil
   end
   local function take_light(id, name, member)
     local k = #claims
-    light_in_hand = id
+    in_hand = id
     local claimed = claim_light(id, name, member, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3))
-    claims[k + 1], light_in_hand = claimed, nil
+    claims[k + 1], in_hand = claimed, nil
     return claimed
   end
   local function take_fresh(light)
     local k = #claims
-    light_in_hand = light.id
-    claims[k + 1], light_in_hand = claim_fresh(light, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3)), nil
+    in_hand = light.id
+    claims[k + 1], in_hand = claim_fresh(light, pairs_text, sub(slots, 3 * k + 1, 3 * k + 3)), nil
     if not claims[k + 1] then
       take(make_heavy(light), light.edge.follower)
     end
@@ -111,7 +111,7 @@ if want > 0 then
         break
       end
       if not run then -- a light one
-        if not entry.heavy and not entry.other_value and (serves['*'] or serves[entry.edge.queue]) then
+        if lights[entry.id] and not entry.other_value and (serves['*'] or serves[entry.edge.queue]) then
           take_fresh(entry)
         end
       elseif not run.dropped and LIVE[run.status] and run.steps[name].status == 's' and run.steps[name].available <= now + run.seq
@@ -123,11 +123,8 @@ if want > 0 then
   due, next_due = due_levels(serves)
   repeat -- what was taken before a claim raised is no longer scheduled, so the next round passes it by
     local ok, why = pcall(take_all)
-    if not ok and light_in_hand then
-      drop_light(light_in_hand, why)
-      light_in_hand = nil
-    elseif not ok then
-      drop(in_hand or error(why, 0), why)
+    if not ok then
+      give_up(in_hand or error(why, 0), why)
       in_hand = nil
     end
   until ok

@@ -12,7 +12,7 @@ local here -- the sorted sets of this call's partition
 local touched -- those that this call changes
 local score_texts -- many runs of a call end at the same time
 local broken
-local sort_lights, write_lights, reload_lights -- of lib/light
+local sort_lights, write_lights, reload_lights -- of lib/commit_light
 local stored -- the run whose events were all written last
 
 -- A sorted set with what the call adds to it and removes from it. Sets outlive calls, since a list that grows to some hundred members at
@@ -98,8 +98,12 @@ local function take_out(set, member)
 end
 
 -- a workflow's indexes by status
-local function make_index(slug)
-  local index = {}
+local function index_of(slug)
+  local index = here.index[slug]
+  if index then
+    return index
+  end
+  index = {}
   for letter, word in pairs(STATUS) do
     index[letter] = set_named('runs:' .. slug .. ':' .. word)
   end
@@ -109,11 +113,7 @@ end
 
 -- a level of a queue; where it is touched, its score in `levels` is looked at again
 local function level_of(queue, level)
-  local levels = here.queues[queue]
-  if not levels then
-    levels = {}
-    here.queues[queue] = levels
-  end
+  local levels = child(here.queues, queue)
   local set = levels[level]
   if not set then
     local member = queue .. ':' .. level
@@ -179,8 +179,7 @@ do
     local id, status, was_status = run.id, run.status, run.was_status
     local was_live, live = LIVE[was_status], LIVE[status]
     if was_status ~= status then
-      local slug = slug_of(run)
-      local index = here.index[slug] or make_index(slug)
+      local index = index_of(slug_of(run))
       if was_status then
         take_out(index[was_status], id)
       end
@@ -259,17 +258,14 @@ local function write_run(run)
     for i = 1, n, 2 do
       call('XADD', stream, given[i] or next_id, events[i], events[i + 1])
     end
-  elseif n <= PER_ENTRY then
-    local seq = run.seq - n / 2 -- over 0 in a submit of many runs
-    call('XADD', stream, seq > 0 and now_text .. '-' .. seq or next_id, unpack(events, 1, n))
-  else
+  else -- whole ids, since one with a star is written anew for replicas and the append-only file: no stream has an entry of this time
     for first = 1, n, PER_ENTRY do
-      local seq = run.seq - (n - first + 1) / 2
+      local seq = run.seq - (n - first + 1) / 2 -- the first is over 0 in a submit of many runs
       call('XADD', stream, now_text .. '-' .. seq, unpack(events, first, min(first + PER_ENTRY - 1, n)))
     end
   end
   if not rare.saved then
-    local types = types_of(run)
+    local types = child(written, slug_of(run))
     for i = 1, n, 2 do
       local kind = events[i]
       types[kind] = (types[kind] or 0) + 1
@@ -320,7 +316,7 @@ end
 -- every place that a run may have by what the tables now say, to be taken away before its true places are added
 local function withdraw(run, still)
   local slug, rare = slug_of(run), run.rare
-  local index = here.index[slug] or make_index(slug)
+  local index = index_of(slug)
   for name, s in pairs(run.steps) do
     local queue, member = queue_of(run, name), run.id .. '|' .. name
     take_out(level_of(queue, s.level), member)

@@ -117,7 +117,7 @@ do
     local most = 0
     for i = 1, light_list[0] do
       local light = light_list[i]
-      if not light.heavy then
+      if lights[light.id] == light then
         local edge = light.edge
         local n = edge.used + 1
         edge.group[n], edge.used = light, n
@@ -142,7 +142,6 @@ do
     return most
   end
 
-  -- whole ids: one with a star is written anew for replicas and the append-only file. No stream has an entry of this time, nor later
   local first_id
   local in_hand -- place in its group of the light run that is being written
 
@@ -262,9 +261,9 @@ do
   function reload_lights(to_mend)
     for i = 1, light_list[0] do
       local light = light_list[i]
-      if not light.heavy and (to_mend[light] or to_mend.all) then
-        local id, edge, run = light.id, light.edge, nil
-        light.heavy, lights[id] = true, nil
+      local id, edge, run = light.id, light.edge, nil
+      if lights[id] == light and (to_mend[light] or to_mend.all) then
+        lights[id] = nil
         if edge.roots then
           run = submission(id, cmsgpack.unpack(light.other), light.other, light.payload_text, light.place)
           runs[id], runs[#runs + 1] = run, run

@@ -14,7 +14,7 @@ local NO_TIMES = NO_TIME .. NO_TIME .. NO_TIME
 local NEVER_RAN = NO_TIME .. '-' -- how the field of a step ends whose no lease has ended
 local heads -- by state of a run: what leads on from it, or false; of this call
 local doubles -- numbers as a hash holds them
-local child, aside, submit_edge, claim_edge, end_edge, onward_edge
+local aside, submit_edge, claim_edge, end_edge, onward_edge
 do
   local DOUBLES = { __index = function(texts, number)
     local text = struct_pack('<d', number)
@@ -58,15 +58,6 @@ do
     return result, became
   end
 
-  function child(by, key)
-    local found = by[key]
-    if not found then
-      found = {}
-      by[key] = found
-    end
-    return found
-  end
-
   local function run_state(run)
     return sub(header_text(run), 1, RUN_STATE)
   end
@@ -75,17 +66,13 @@ do
     return sub(step_text(s), 1, STEP_STATE)
   end
 
-  local function index_of(run, letter)
-    local slug = slug_of(run)
-    return (here.index[slug] or make_index(slug))[letter]
-  end
-
   -- what all edges have: the entry of the stream with places for its key and id, the states behind, and the indexes a run moves between
   local function new_edge(run, to_step)
-    local was, is = run.was_status, run.status
+    local slug, was, is = slug_of(run), run.was_status, run.status
+    local moves, index = was ~= is, index_of(slug)
     return {
-      of_plan = run.plan, slug = slug_of(run), entry = { false, false, unpack(run.events, 1, run.count) }, size = run.count + 2, to_run = run_state(run),
-      to_step = to_step, out_of = was and was ~= is and index_of(run, was), into = was ~= is and index_of(run, is), group = {}, used = 0,
+      slug = slug, entry = { false, false, unpack(run.events, 1, run.count) }, size = run.count + 2, to_run = run_state(run),
+      to_step = to_step, out_of = moves and was and index[was], into = moves and index[is], group = {}, used = 0,
     }
   end
 
@@ -101,7 +88,7 @@ do
       if not plan.fan and #plan.roots <= MOST_ROOTS then
         local run = aside(submission, '', d, '', '', 0)
         edge = new_edge(run)
-        edge.roots = {}
+        edge.of_plan, edge.roots = plan, {}
         for i, name in ipairs(plan.roots) do
           local s = run.steps[name]
           edge.roots[i] = {
@@ -159,7 +146,7 @@ do
         if is_plain(run) then
           edge = new_edge(run, step_state(s))
           edge.name, edge.turns, edge.ends = name, run.attempt, run.status == 'c'
-          edge.total, edge.scheduled = fork.of_plan.total, #became > 0
+          edge.total, edge.scheduled = run.plan.total, #became > 0
           local dependent = run.steps[follower]
           if dependent and dependent.dirty then
             edge.queue = queue_of(run, follower)
@@ -179,7 +166,7 @@ do
       local text = edge.to_run .. sub(was_text, RUN_STATE + 1)
       local field = edge.to_other .. doubles[now + 1] .. NEVER_RAN
       local head = heads[edge.to_run]
-      local claim = head and claim_edge(head, id, edge.follower, text, field, true)
+      local claim = head and claim_edge(head, id, edge.follower, text, field, true) -- of a run that goes on, with input or without
       onward, here.edges = false, here.edges + 1
       if claim then
         onward = {}

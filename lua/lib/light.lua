@@ -6,9 +6,9 @@
 -- other is its envelope); value and other_value: of its first event, and of the StepStarted of that other step; queued: the member
 -- that was claimed; place: its number in a submit; bucket: of how long the step waited or took. status is false: that tells it from a run.
 -- @slots light: status attempt ended available id key stream edge field other
--- @slots light: value payload_text output created text queued other_value stored_input heavy place fresh_place bucket
+-- @slots light: value payload_text output created text queued other_value stored_input place fresh_place bucket
 local light_list -- those of a call; how many stands at 0
-local submit_light, complete_light, claim_light, claim_fresh, drop_light
+local submit_light, complete_light, claim_light, claim_fresh, give_up
 do
   local run_prefix
 
@@ -25,7 +25,7 @@ do
     local key = run_prefix .. id
     note({
       false, 1, false, false, id, key, key .. ':events', edge, false, envelope, '\0' .. envelope .. input, input,
-      input ~= '' and kept(input, now, k), format('%016d', now + k), false, false, false, false, false, k,
+      input ~= '' and kept(input, now, k), format('%016d', now + k), false, false, false, false, k,
     })
   end
 
@@ -39,7 +39,7 @@ do
     local fork = head.ends[name]
     if fork == nil then
       local planned = plan_step(head.of_plan, name)
-      fork = planned and #planned.next < 2 and { of_plan = head.of_plan, by_step = {}, follower = planned.next[1] }
+      fork = planned and #planned.next < 2 and { by_step = {}, follower = planned.next[1] }
       if fork and fork.follower then
         fork.follower_field = step_fields[fork.follower]
       end
@@ -94,7 +94,7 @@ do
     end
     local light = {
       false, 1, false, false, id, key, key .. ':events', edge, field, other, name .. '\0' .. data .. payload, payload,
-      kept(payload, now, 0), edge.ends and sub(text, RUN_STATE + 1, CREATED_END), text, false, false, fork.follower and got[4], false, 0, 0,
+      kept(payload, now, 0), edge.ends and sub(text, RUN_STATE + 1, CREATED_END), text, false, false, fork.follower and got[4], 0, 0,
       took,
     }
     note(light)
@@ -129,7 +129,7 @@ do
     end
     local light = {
       false, 1, false, false, id, key, key .. ':events', edge, field, false, edge.starting .. pairs_text .. slot_pairs, false, false,
-      edge.into and sub(text, RUN_STATE + 1, CREATED_END), text, member, false, input, false, 0, 0,
+      edge.into and sub(text, RUN_STATE + 1, CREATED_END), text, member, false, input, 0, 0,
       bucket_of(max(0, now + edge.size / 2 - 2 - struct_unpack('<d', field, STEP_STATE + 1))),
     }
     note(light)
@@ -180,19 +180,16 @@ do
     end
   end
 
-  -- drops a run whose part of the call raised, whether it was light by then or not
-  function drop_light(id, why)
-    local light = lights[id]
-    if light then
-      light.heavy, lights[id] = true, nil
-    end
+  -- a run whose part of the call raised, light or not
+  function give_up(id, why)
+    lights[id] = nil
     runs[id] = runs[id] or new_run(id)
     drop(runs[id], why)
   end
 
   function make_heavy(light)
     local edge = light.edge
-    light.heavy, lights[light.id] = true, nil
+    lights[light.id] = nil
     local run = load_run(light.id, edge.name)
     do_again(run, light)
     if edge.scheduled then

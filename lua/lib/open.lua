@@ -42,3 +42,13 @@ do
     end
   end
 end
+
+-- the table that stands under a key, made where there is none
+local function child(by, key)
+  local found = by[key]
+  if not found then
+    found = {}
+    by[key] = found
+  end
+  return found
+end

@@ -2,7 +2,7 @@
 -- type were written, by workflow (`n:<slug>:<type>`), and histograms of how long attempts waited (`w<bucket>`), steps took
 -- (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables, written once a call, and no transition fails for it.
 -- @include lib/open
-local written -- events by slug and type
+local written -- how many events, by slug and type
 local buckets
 
 each_call(function()
@@ -18,17 +18,6 @@ do
     fraction = 32 * fraction
     return 16 * exponent + fraction - fraction % 1 - 16
   end
-end
-
--- counts of a run's workflow, by event type
-local function types_of(run)
-  local slug = run.plan and run.plan.slug or run.own_slug or '-'
-  local types = written[slug]
-  if not types then
-    types = {}
-    written[slug] = types
-  end
-  return types
 end
 
 local function count_bucket(kind, bucket, count)
