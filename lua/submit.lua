@@ -21,7 +21,7 @@ end
 -- the run that an idempotency key stands for, and whether it exists; >id names one of another partition
 local function run_of_key(key)
   local first = key and call('GET', key)
-  return first, first and (runs[first] or call('EXISTS', prefix .. 'run:' .. first) == 1)
+  return first, first and (runs[first] or lights[first] or call('EXISTS', prefix .. 'run:' .. first) == 1)
 end
 
 -- whether any of the given ids may be in use, by one call for hundreds: hardly ever
