@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -60,11 +59,6 @@ return found
 """
 
 
-def batched(values: list[Any], size: int) -> Iterator[list[Any]]:
-    """The values in lists of a size."""
-    return (values[at : at + size] for at in range(0, len(values), size))
-
-
 def library(name: str, *, edges: bool) -> Library:
     """All scripts, with a clock that stands still; without edges where asked."""
     whole = next(iter(load_scripts().values())).library
@@ -98,7 +92,8 @@ class Twin(RedisBackend):
         """Every key with what it holds, but for kept replies, which a random name tells apart."""
         found = await self.client.eval(EVERYTHING, 0, self.partitions[0].prefix)
         return {
-            name: sorted(map(tuple, batched(value, 2))) if kind == b"hash" else value for name, kind, value in found
+            name: sorted(zip(value[::2], value[1::2], strict=True)) if kind == b"hash" else value
+            for name, kind, value in found
         }
 
 
