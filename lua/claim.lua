@@ -19,12 +19,8 @@ if not run then
   return { GONE }
 end
 local s, before = run.steps[step], tonumber(call('GET', once_key) or 0)
-if before > 0 and s.status == 'r' and s.lease == before then
-  local claimed = { run_id, step, run.number, s.attempt, run.input and (payload_of(run, run.input) or run.input) or '' }
-  local planned = plan_step(run.plan, step)
-  if planned then
-    claim_outputs(run, planned, claimed)
-  end
+local claimed = before > 0 and claim_again(run_id, step, before)
+if claimed then
   return { OK, before, claimed }
 elseif before > 0 then
   return { STALE }
@@ -39,7 +35,7 @@ if not due then
 elseif tonumber(due) > now then
   return { NOT_DUE }
 end
-local claimed = start_step(run, step, body, pairs_in_body)
+claimed = start_step(run, step, body, pairs_in_body)
 extra_writes[1] = { 'SET', once_key, now_text, 'PX', 900000 }
 commit()
 return { OK, now, claimed }

@@ -6,16 +6,24 @@
 -- ARGV request string
 -- ARGV runs_from list           three a run: id, RunSubmitted envelope, input
 -- RETURNS {OK, {code or {EXISTS, run id[, 1 in another partition]} or {REJECTED, why}} a run}
--- EVENTS RunSubmitted StepScheduled
+-- EVENTS RunSubmitted StepScheduled WorkflowStarted WorkflowInputValidation StepStarted
 -- @include lib/open
 -- @include lib/commit
 -- @include lib/commit_light
--- @include lib/wake
+-- @include lib/handover
 -- @include lib/once
 local function submit_run(id, d, envelope, input, k)
   local run = submission(id, d, envelope, input, k)
   runs[id] = run
   runs[#runs + 1] = run
+  return run
+end
+
+-- who can have the first step of the first run at once
+local function offer_for(d)
+  local plan = plan_of(d.pl)
+  local first = not (d.v or d.dl) and plan_step(plan, plan.roots[1])
+  return first and find_offer(first.queue)
 end
 
 -- the run that an idempotency key stands for, and whether it exists; >id names one of another partition
@@ -65,7 +73,10 @@ for i = runs_from, #ARGV, 3 do
     replies[#replies + 1] = DUPLICATE
   else
     id = first or id -- a record without its run: a crash left it missing
-    if edges[envelope] then
+    local offer = k == 0 and offer_for(d)
+    if offer then
+      hand_over(offer, submit_run(id, d, envelope, input, k), plan_of(d.pl).roots[1], input)
+    elseif edges[envelope] then
       submit_light(edges[envelope], id, envelope, input, k)
     else
       submit_run(id, d, envelope, input, k)
@@ -87,5 +98,6 @@ commit(function()
     end
   end
 end)
+deliver()
 notify()
 return answer

@@ -11,8 +11,10 @@
 -- ARGV slots string             a packed uint16 (3 bytes) a free slot
 -- ARGV body string              packed pairs of StepStarted: worker id, concurrency
 -- ARGV asleep int               1 where the worker stands in the sleepers of its queues, 2 where it was woken without a free slot
+-- ARGV handed int               the last lease that was handed over to it, 0 before the first; -1 where nothing is to be handed over
 -- ARGV outcomes list            seven each: run, step, lease, kind, data, payload, how
--- RETURNS {OK, now, next due µs or 0, asleep 0|1, answers, claims}
+-- RETURNS {OK, now, next due µs or 0, asleep 0|1 or 2 with an offer of the last slot, answers, claims[, {lease, slot[, claim]} that was
+--   handed over and did not arrive]}
 -- EVENTS WorkflowStarted WorkflowInputValidation StepStarted StepCompleted StepFailed StepRetrying StepScheduled StepSkipped WorkflowCompleted WorkflowFailed
 -- @include lib/open
 -- @include lib/outcome
@@ -20,9 +22,11 @@
 -- @include lib/claim
 -- @include lib/commit_light
 -- @include lib/expand
--- @include lib/wake
+-- @include lib/handover
 local worker_key = prefix .. 'worker:' .. worker
-local record = call('HGET', worker_key, lane)
+local kept_of_it = call('HMGET', worker_key, lane, 'hand')
+local record, hand = kept_of_it[1], kept_of_it[2]
+local missed = find_missed(hand, handed)
 if record then
   local last = tonumber(match(record, '^%d+'))
   if seq < last then
@@ -33,18 +37,17 @@ if record then
     local answers, claims = cjson.decode(answers_text), {}
     lease = tonumber(lease)
     for id, name in string.gmatch(claims_text, '([^|\n]+)|([^\n]+)') do
-      local run = load_run(id, name)
-      local s = run and run.steps[name]
-      if s and LIVE[run.status] and s.status == 'r' and s.lease == lease then
-        local claimed = { id, name, run.number, s.attempt, run.input and (payload_of(run, run.input) or run.input) or '' }
-        local planned = plan_step(run.plan, name)
-        if planned then
-          claim_outputs(run, planned, claimed)
-        end
-        claims[#claims + 1] = claimed
-      end
+      claims[#claims + 1] = claim_again(id, name, lease)
     end
-    return { OK, lease, 0, 0, answers, claims }
+    return { OK, lease, 0, 0, answers, claims, missed or nil }
+  end
+end
+if missed then -- its slot may be among the free ones
+  for at = 1, #slots, SLOT do
+    if sub(slots, at, at + SLOT - 1) == missed[2] then
+      slots, want = sub(slots, 1, at - 1) .. sub(slots, at + SLOT), want - 1
+      break
+    end
   end
 end
 
@@ -156,16 +159,21 @@ for k = 1, #kept do
   local claimed = kept[k]
   claims_text[k] = claimed[1] .. '|' .. claimed[2]
 end
-extra_writes[1] = { 'HSET', worker_key, lane,
+local sleeping = #kept < want and (handed >= 0 and not missed and 2 or 1) or 0
+local write_record = { 'HSET', worker_key, lane,
   format('%d %s\n', seq, now_text) .. (#answers > 0 and cjson.encode(answers) or '[]') .. '\n' .. table.concat(claims_text, '\n') }
+if sleeping == 2 then
+  write_record[5], write_record[6] = 'hand', 'o' .. sub(slots, -SLOT) .. body
+elseif hand and sub(hand, 1, 1) == 'o' then
+  write_record[5], write_record[6] = 'hand', ''
+end
+extra_writes[1] = write_record
 if not record then
   extra_writes[2] = { 'EXPIRE', worker_key, '86400' }
 end
 commit()
 
-local sleeping = 0
-if #kept < want then
-  sleeping = 1
+if sleeping > 0 then
   for queue in pairs(serves) do
     pcall_write('ZADD', prefix .. 'sleepers:' .. queue, now_text, worker)
     pcall_write('EXPIRE', prefix .. 'sleepers:' .. queue, '60')
@@ -187,4 +195,4 @@ for queue in pairs(serves) do
   end
 end
 notify()
-return { OK, now, want > 0 and more and now or next_due or 0, sleeping, answers, kept }
+return { OK, now, want > 0 and more and now or next_due or 0, sleeping, answers, kept, missed or nil }

@@ -175,13 +175,13 @@ async def reclaim(backend: RedisBackend, threshold_us: int = 0, **options: Any) 
 
 async def turn(
     backend: RedisBackend, seq: int, want: int = 0, outcomes: Sequence[Any] = (), *, worker: str = "w1.x",
-    lane: int = 0, queues: str = "*", partition: int = 0, asleep: int = 0,
+    lane: int = 0, queues: str = "*", partition: int = 0, asleep: int = 0, handed: int = -1,
 ) -> list[Any]:  # fmt: skip
     """One turn of a worker, as its link sends it; the reply as it comes."""
     return await backend.call(
         "turn", partition, list(outcomes), worker=worker, lane=lane, seq=seq, want=want, queues=queues,
         slots=b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(want)),
-        body=pack({"wi": worker, "wc": 10})[1:], asleep=asleep,
+        body=pack({"wi": worker, "wc": 10})[1:], asleep=asleep, handed=handed,
     )  # fmt: skip
 
 

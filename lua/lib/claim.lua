@@ -46,6 +46,21 @@ local function claim_outputs(run, planned, claimed)
   end
 end
 
+-- what a claim gave, once more; nothing where its lease is no longer current
+local function claim_again(id, name, lease)
+  local run = load_run(id, name)
+  local s = run and run.steps[name]
+  if not (s and LIVE[run.status] and s.status == 'r' and s.lease == lease) then
+    return nil
+  end
+  local claimed = { id, name, run.number, s.attempt, run.input and (payload_of(run, run.input) or run.input) or '' }
+  local planned = plan_step(run.plan, name)
+  if planned then
+    claim_outputs(run, planned, claimed)
+  end
+  return claimed
+end
+
 local begin_step, start_step
 do
   -- envelopes that are the same for every run of a plan in its first attempt are made once a call

@@ -354,6 +354,9 @@ function restate(run, still)
   refold(run)
   if run.status == '-' then -- a new run whose first event could not be written: it does not exist
     run.dropped = 'its first event could not be written'
+    for name in pairs(run.steps) do -- handed over
+      take_out(here.running, run.id .. '|' .. name)
+    end
     if run.rare.key_hash then
       extra_writes[#extra_writes + 1] = { 'DEL', prefix .. 'idempotency:' .. run.rare.key_hash }
     end

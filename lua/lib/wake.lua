@@ -1,14 +1,21 @@
 -- Wake-ups, after commit: hints to workers that have nothing to do and to clients that wait. The claim is the truth, so an error here
 -- must not turn a committed transition into a failed call.
 -- @include lib/commit
+local AWAKE = 2000000 -- µs that a worker counts as asleep after its last turn
 local notify
 do
+  -- so many that are there: a subscription ends with its process, long before that counts as stale
   local function wake(queue, count)
     local key = prefix .. 'sleepers:' .. queue
-    local popped = pcall_write('ZPOPMAX', key, count)
-    for i = 1, #popped, 2 do
-      if tonumber(popped[i + 1]) > now - 2000000 then
-        pcall_write('SPUBLISH', prefix .. 'wake:' .. popped[i], 'w')
+    while count > 0 do
+      local popped = pcall_write('ZPOPMAX', key, count)
+      for i = 1, #popped, 2 do
+        if tonumber(popped[i + 1]) > now - AWAKE and pcall_write('SPUBLISH', prefix .. 'wake:' .. popped[i], 'w') ~= 0 then
+          count = count - 1
+        end
+      end
+      if #popped == 0 then
+        return
       end
     end
   end

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import hiredis
+import msgpack
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
 from redisflow.backend.location import FAULTS, Address
@@ -48,6 +49,31 @@ class Lane:
 
 
 @dataclass(slots=True)
+class Handover:
+    """A step that a submit claimed for a worker that slept.
+
+    Attributes:
+        lease: of the claim (µs).
+        slot: number of the slot that was offered.
+        claimed: as in `TurnAnswer.claims`; None where the claim no longer stands.
+    """
+
+    lease: int
+    slot: int
+    claimed: list[Any] | None
+
+    @classmethod
+    def parse(cls, parts: list[Any]) -> Handover:
+        """From lease, packed slot, and the claim where there is one."""
+        return cls(parts[0], int.from_bytes(parts[1][1:], "big"), parts[2] if len(parts) > 2 else None)
+
+    @classmethod
+    def unpack(cls, message: bytes) -> Handover:
+        """From a wake-up that brings a step."""
+        return cls.parse(msgpack.unpackb(message, raw=True))
+
+
+@dataclass(slots=True)
 class TurnAnswer:
     """What a turn gave.
 
@@ -57,12 +83,16 @@ class TurnAnswer:
             is known.
         answers: a code an outcome, in order.
         claims: run, step, plan number, attempt, input, then dependency and output in turn.
+        offers: the last slot of the turn is offered: a submit may hand a step over for it.
+        missed: what was handed over and did not arrive.
     """
 
     now: int
     next_due: int
     answers: list[Any]
     claims: list[list[Any]]
+    offers: bool = False
+    missed: Handover | None = None
 
 
 class TurnLink:
@@ -74,13 +104,14 @@ class TurnLink:
         worker: `<id>.<boot>`.
         queues: names of the queues it serves, or `["*"]`.
         body: packed pairs of StepStarted.
+        offers: a submit may hand a step over while the worker sleeps.
         on_answer: called with the link, the lane and the answer.
         on_fatal: called when the namespace is gone.
     """
 
     def __init__(
         self, backend: RedisBackend, partition: int, *, worker: str, queues: Sequence[str], body: bytes,
-        on_answer: Callable[[TurnLink, Lane, TurnAnswer], None], on_fatal: Callable[[RedisflowError], None],
+        offers: bool, on_answer: Callable[[TurnLink, Lane, TurnAnswer], None], on_fatal: Callable[[RedisflowError], None],
     ) -> None:  # fmt: skip
         self.backend = backend
         self.partition = partition
@@ -88,6 +119,10 @@ class TurnLink:
         self.outbox: list[Any] = []
         self.due = True
         self.asleep = 0
+        self.offered: int | None = None  # slot that a submit may hand a step over for
+        self.handed = 0  # the last lease that was handed over
+        self.handovers = 0  # steps that were handed over since the start
+        self.early: Handover | None = None  # came while a turn was under way
         self.repeats = 0  # turns sent again since the start
         self.timer: asyncio.TimerHandle | None = None
         self._keys = backend.partitions[partition]
@@ -95,6 +130,7 @@ class TurnLink:
         self._head = ("FCALL", self._script.function, "2", self._keys.meta, self._keys.never, backend.epoch, worker)
         self._queues = ",".join(queues)
         self._body = body
+        self._offers = offers
         self._on_answer = on_answer
         self._on_fatal = on_fatal
         self._channel: Channel | None = None
@@ -132,6 +168,11 @@ class TurnLink:
 
         self._on_answer = show
 
+    def take_over(self, handover: Handover) -> None:
+        """Note what has arrived, so that the next turn says so."""
+        self.handed = handover.lease
+        self.handovers += handover.claimed is not None
+
     def idle_lane(self) -> Lane | None:
         """A lane without a turn under way."""
         for lane in self.lanes:
@@ -140,9 +181,19 @@ class TurnLink:
         return None
 
     @property
+    def connected(self) -> bool:
+        """A turn would go out at once."""
+        return self._channel is not None and not self._channel.closed
+
+    @property
+    def awaiting(self) -> bool:
+        """A turn is under way."""
+        return any(lane.packed is not None for lane in self.lanes)
+
+    @property
     def busy(self) -> bool:
         """A turn is under way, or an outcome waits for one."""
-        return bool(self.outbox) or any(lane.packed is not None for lane in self.lanes)
+        return bool(self.outbox) or self.awaiting
 
     def send(self, lane: Lane, slots: list[int], woken: bool) -> None:
         """Send the next turn in a lane: up to 256 outcomes from the outbox, and a claim for the slots."""
@@ -153,7 +204,8 @@ class TurnLink:
         asleep = 2 if woken and not slots else self.asleep
         lane.packed = pack_command(
             *self._head, str(lane.number), str(lane.seq), str(len(slots)), self._queues,
-            b"".join([SLOTS[slot] for slot in slots]), self._body, str(asleep), *outcomes,
+            b"".join([SLOTS[slot] for slot in slots]), self._body, str(asleep),
+            str(self.handed if self._offers else -1), *outcomes,
         )  # fmt: skip
         self._transmit(lane)
 
@@ -173,8 +225,9 @@ class TurnLink:
         code = reply[0]
         if code == Reply.OK:
             lane.packed, self._epoch_trouble, self._refusals = None, None, None
-            self.asleep = reply[3]
-            self._on_answer(self, lane, TurnAnswer(reply[1], reply[2], reply[4], reply[5]))
+            self.asleep = min(reply[3], 1)
+            missed = Handover.parse(reply[6]) if len(reply) > 6 else None
+            self._on_answer(self, lane, TurnAnswer(reply[1], reply[2], reply[4], reply[5], reply[3] == 2, missed))
         elif code == Reply.OLD_TURN:
             self._on_fatal(RedisflowError("another process speaks as this worker: worker ids must be unique"))
         elif code == Reply.EPOCH:

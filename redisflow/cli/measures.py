@@ -95,7 +95,7 @@ async def claims(backend: RedisBackend, slug: str, count: int, workers: int = 1)
     links = [
         TurnLink(
             backend, partition, worker=f"bench-{number}.0", queues=[slug], on_answer=on_answer,
-            body=pack({"wi": f"bench-{number}.0", "wc": 100})[1:], on_fatal=lambda error: done.set(),
+            body=pack({"wi": f"bench-{number}.0", "wc": 100})[1:], offers=False, on_fatal=lambda error: done.set(),
         )
         for number in range(workers) for partition in range(len(backend.partitions))
     ]  # fmt: skip

@@ -72,6 +72,8 @@ class WorkerMetrics(Collector):
         yield self._round_trips.family("redisflow_worker_turn_round_trip_seconds", "From a turn sent to its answer.")
         yield self._reported.family("redisflow_worker_turn_outcomes", "Outcomes a turn reported.")
         yield self._claimed.family("redisflow_worker_turn_claims", "Steps a turn claimed.")
+        handovers = sum(link.handovers for link in worker.links)
+        yield counter("redisflow_worker_handovers", "Steps that a submission claimed for this worker.", handovers)
         rows = [([OUTCOMES[kind]], count) for kind, count in self._outcomes.items()]
         yield counters("redisflow_worker_outcomes", "Outcomes reported by this worker.", ["outcome"], rows)
         yield gauge("redisflow_worker_slots", "Slots of this worker.", worker.concurrency)

@@ -18,12 +18,13 @@ from typing import Any
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.steps import parse_answer
 from redisflow.backend.replies import Reply
-from redisflow.backend.turns import FIELDS, MAX_CLAIMS, Lane, TurnAnswer, TurnLink, follow_partitions
+from redisflow.backend.turns import FIELDS, MAX_CLAIMS, Handover, Lane, TurnAnswer, TurnLink, follow_partitions
 from redisflow.model.errors import RedisflowError
 from redisflow.worker.context import Job
 
 log = logging.getLogger("redisflow.worker")
 MAX_SLEEP = 1.0  # seconds without a look, whatever the wake-ups say
+MANY_SLOTS = 16  # a partition
 LENT_FOR = 1.0  # seconds after which slots that a silent partition holds serve others
 
 
@@ -38,18 +39,21 @@ class Dispatcher:
         body: packed pairs of StepStarted: worker and concurrency.
         start: called with each claimed job.
         settled: called with each job whose outcome was answered.
+        quiet: called after each answer while draining.
         fatal: called when the worker cannot go on.
     """
 
     def __init__(
         self, backend: RedisBackend, *, worker: str, queues: Sequence[str], concurrency: int, body: bytes,
-        start: Callable[[Job], None], settled: Callable[[Job, Reply], None], fatal: Callable[[RedisflowError], None],
+        start: Callable[[Job], None], settled: Callable[[Job, Reply], None], quiet: Callable[[], None],
+        fatal: Callable[[RedisflowError], None],
     ) -> None:  # fmt: skip
         self._backend = backend
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         self._start = start
         self._settled = settled
+        self._quiet = quiet
         self._free = list(range(concurrency - 1, -1, -1))
         self._claim_at_most = min(MAX_CLAIMS, max(1, (concurrency + 1) // 2))
         self._pumping = self._starved = False
@@ -59,12 +63,15 @@ class Dispatcher:
         self._following: asyncio.Task[None] | None = None
         self._closed = False
         self.draining = False
+        count = len(backend.partitions)
         self.links = [
             TurnLink(
-                backend, partition, worker=worker, queues=queues, body=body, on_answer=self._on_answer, on_fatal=fatal
+                backend, partition, worker=worker, queues=queues, body=body,
+                offers=count == 1 or concurrency >= MANY_SLOTS * count,  # an offered slot serves no other partition
+                on_answer=self._on_answer, on_fatal=fatal,
             )
-            for partition in range(len(backend.partitions))
-        ]
+            for partition in range(count)
+        ]  # fmt: skip
         self._outjobs: list[list[Job]] = [[] for _ in self.links]
 
     async def open(self) -> None:
@@ -84,8 +91,16 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """No outcome waits and no turn is under way."""
-        return not any(link.busy for link in self.links)
+        """No outcome waits, no turn is under way, and nothing can be handed over to a worker that drains."""
+        return not any(link.busy or (self.draining and link.offered is not None) for link in self.links)
+
+    def drain(self) -> None:
+        """Claim no more, and withdraw what is offered."""
+        self.draining = True
+        for link in self.links:
+            if not link.connected:
+                self._withdraw(link)  # nor could it be told
+        self.pump()
 
     def follow(self) -> None:
         """Look whether partitions lie elsewhere now: something did not answer."""
@@ -97,12 +112,35 @@ class Dispatcher:
         link = self.links[partition]
         link.due = True
         link.asleep = 0
-        if not self._free and not self.draining:
+        if not self._free and link.offered is None and not self.draining:
             lane = link.idle_lane()
             if lane is not None:
                 self._send(link, lane, [], woken=True)
         else:
             self.pump()  # at once: another round of the loop costs a call of the system
+
+    def hand(self, partition: int, handover: Handover) -> None:
+        """Start what a submit has claimed for this worker."""
+        link = self.links[partition]
+        if handover.lease <= link.handed:
+            return  # an answer has brought it
+        if link.offered is None:
+            if link.awaiting:  # the offer is in the answer, or the turn withdrew it, and the answer brings the step
+                link.early = handover
+            else:
+                self.wake(partition)
+            return
+        assert handover.claimed is not None
+        slot, link.offered = link.offered, None
+        link.take_over(handover)
+        self._start(Job(partition, handover.lease, handover.claimed, slot))
+        link.due, link.asleep = True, 0
+        self._schedule_pump()  # behind the step's first line
+
+    def _withdraw(self, link: TurnLink) -> None:
+        if link.offered is not None:
+            self._free.append(link.offered)
+            link.offered = None
 
     def report(self, job: Job, kind: str, data: bytes, payload: str | bytes = b"", how: str = "") -> None:
         """Send the outcome of a job with the next turn; its slot is free from now on.
@@ -143,13 +181,18 @@ class Dispatcher:
         self._starved = False
         for index in range(count):
             link = self.links[(index + self._turn_of) % count]
-            while (link.outbox or (link.due and self._free and not self.draining)) and (lane := link.idle_lane()):
+            while self._has_to_send(link) and (lane := link.idle_lane()):
                 slots: list[int] = []
+                self._withdraw(link)
                 if self._free and not self.draining:
                     slots = self._free[-share:]
                     del self._free[-share:]
                 self._send(link, lane, slots, woken=False)
             self._starved = self._starved or (link.due and not self._free)
+
+    def _has_to_send(self, link: TurnLink) -> bool:
+        offered = link.offered is not None
+        return bool(link.outbox) or (offered if self.draining else link.due and (offered or bool(self._free)))
 
     def _send(self, link: TurnLink, lane: Lane, slots: list[int], *, woken: bool) -> None:
         if slots:
@@ -166,29 +209,48 @@ class Dispatcher:
     def _on_answer(self, link: TurnLink, lane: Lane, answer: TurnAnswer) -> None:
         slots, lane.slots = lane.slots, []
         asked = bool(slots)
+        self._withdraw(link)  # each turn does
+        missed = answer.missed
+        if missed is not None and missed.lease > link.handed:
+            link.take_over(missed)
+            if missed.slot in slots:  # it is first in turn
+                slots.remove(missed.slot)
+                slots.insert(0, missed.slot)
+            if missed.claimed is not None:
+                self._begin(link, missed.lease, missed.claimed, slots)
         for claimed in answer.claims:
-            if slots:
-                slot = slots.pop(0)
-            elif self._free:
-                slot = self._free.pop()
-            else:
-                slot = -1
-            job = Job(link.partition, answer.now, claimed, slot)
-            if (
-                slot < 0 or self.draining
-            ):  # a late answer: its slots serve others meanwhile, or the worker is on its way out
-                self.report(job, "l", b"", b"", "drain")
-            else:
-                self._start(job)
-        if slots:
-            self._free += slots
+            self._begin(link, answer.now, claimed, slots)
+        if answer.offers and slots:
+            link.offered = slots.pop()
+        self._free += slots
         jobs = self._jobs.pop(id(lane), ())
         for job, code in zip(jobs, answer.answers, strict=True):
             self._on_outcome(job, code)
         if asked or link.timer is None:  # also where the slots it asked with were taken back meanwhile
             self._plan_next_look(link, answer)
-        if link.outbox or link.due or (self._starved and self._free):
+        if link.early is not None:
+            early, link.early = link.early, None
+            self.hand(link.partition, early)
+        if self._has_to_send(link) or (self._starved and self._free):
             self.pump()
+        if self.draining:
+            self._quiet()
+
+    def _begin(self, link: TurnLink, lease: int, claimed: list[Any], slots: list[int]) -> None:
+        """Start a claimed step in the first of the slots."""
+        if slots:
+            slot = slots.pop(0)
+        elif self._free:
+            slot = self._free.pop()
+        else:
+            slot = -1
+        job = Job(link.partition, lease, claimed, slot)
+        if (
+            slot < 0 or self.draining
+        ):  # a late answer: its slots serve others meanwhile, or the worker is on its way out
+            self.report(job, "l", b"", b"", "drain")
+        else:
+            self._start(job)
 
     def _on_outcome(self, job: Job, code: Any) -> None:
         if code == Reply.OK:

@@ -28,7 +28,7 @@ from redisflow.backend.beats import BeatLine
 from redisflow.backend.keys import check_slug
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.replies import Reply
-from redisflow.backend.turns import TurnLink
+from redisflow.backend.turns import Handover, TurnLink
 from redisflow.codec import pack
 from redisflow.define import Resource, Task, Workflow
 from redisflow.model.errors import RedisflowError, UsageError
@@ -117,7 +117,8 @@ class Worker:
         self._dispatcher = Dispatcher(
             self.backend, worker=self.id, queues=self.queues, concurrency=self.concurrency,
             body=pack({"wi": self.id, "wc": self.concurrency})[1:], start=self._start,
-            settled=self._settled if traces is None else traces.watch_settled(self._settled), fatal=self._fatal,
+            settled=self._settled if traces is None else traces.watch_settled(self._settled),
+            quiet=self._changed.set, fatal=self._fatal,
         )  # fmt: skip
         self._executors = Executors(
             self.backend, self.workflows, worker_id=self.id, report=self._dispatcher.report,
@@ -177,7 +178,7 @@ class Worker:
 
     async def drain(self) -> None:
         """Stop claiming, wait for running steps, hand back the rest, close."""
-        self._dispatcher.draining = True
+        self._dispatcher.drain()
         timeout = self.backend.settings.drain_timeout / 1e6
         if self._jobs and self._failure is None:
             log.info("draining: %d steps still run", len(self._jobs))
@@ -271,7 +272,10 @@ class Worker:
             if job is not None:
                 self._lost(job, Reply.RUN_ENDED)
             return
-        self._dispatcher.wake(partition)
+        if message is not None and message.startswith(b"h"):
+            self._dispatcher.hand(partition, Handover.unpack(message[1:]))
+        else:
+            self._dispatcher.wake(partition)
 
     def _fatal(self, error: RedisflowError) -> None:
         log.error("the worker cannot go on: %s", error)

@@ -276,7 +276,7 @@ async def test_half_a_partition_is_left_alone(backend: RedisBackend) -> None:
     script = backend.scripts["turn"]
     argv = script.pack(
         [], epoch=backend.epoch, worker="w1.x", lane=0, seq=1, want=1, queues="*", slots=b"\xcd\0\0",
-        body=pack({"wi": "w1", "wc": 1})[1:], asleep=0,
+        body=pack({"wi": "w1", "wc": 1})[1:], asleep=0, handed=-1,
     )  # fmt: skip
     assert await backend.server.call_once(script, keys, argv) == [Reply.TORN]
     assert await snapshot(backend) == before

@@ -54,7 +54,7 @@ def dump_of(node: Node, prefix: str) -> dict[bytes, Any]:
 async def turn(backend: RedisBackend, want: int, outcomes: list[Any] | None = None) -> list[Any]:
     script, keys = backend.scripts["turn"], backend.partitions[0]
     argv = script.pack(
-        outcomes or [], epoch=backend.epoch, worker="w1.x", lane=0, seq=1, want=want, queues="brisk", asleep=0,
+        outcomes or [], epoch=backend.epoch, worker="w1.x", lane=0, seq=1, want=want, queues="brisk", asleep=0, handed=-1,
         slots=b"\xcd\0\0" * want, body=pack({"wi": "w1", "wc": 1})[1:],
     )  # fmt: skip
     return await backend.server.call_once(script, keys, argv)

@@ -33,7 +33,7 @@ class Speaker:
         argv = script.pack(
             outcomes, epoch=self.backend.epoch, worker=self.worker, lane=str(lane), seq=seq, want=want,
             queues="turned",
-            slots=b"".join(SLOTS[:want]), body=pack({"wi": self.worker, "wc": 10})[1:], asleep=0,
+            slots=b"".join(SLOTS[:want]), body=pack({"wi": self.worker, "wc": 10})[1:], asleep=0, handed=-1,
         )  # fmt: skip
         return await self.backend.server.call_once(script, self.backend.partitions[0], argv)
 

@@ -112,6 +112,26 @@ async def submit_two_alike(backend: RedisBackend) -> Call:
 
 
 @scenario
+async def submit_and_hand_over(backend: RedisBackend) -> Call:
+    await backend.listener.subscribe(backend.partitions[0].wake_channel("w1.x"), lambda _: None)
+    await turn(backend, 1, want=1, queues="flow", handed=0)
+    envelope = pack({"pl": await backend.plan_number(BRANCHES, 0)})
+    return Call("submit", {}, ("one.1", envelope, LONG, "two.1", envelope, "1"))
+
+
+@scenario
+async def turn_after_a_lost_message(backend: RedisBackend) -> Call:
+    await submit_and_hand_over(backend)
+    await submit(backend, BRANCHES, input=LONG)
+    slots = b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(2))
+    named = {
+        "worker": "w1.x", "lane": 1, "seq": 1, "want": 2, "queues": "flow", "slots": slots,
+        "body": pack({"wi": "w1", "wc": 10})[1:], "asleep": 1, "handed": 0,
+    }  # fmt: skip
+    return Call("turn", named)
+
+
+@scenario
 async def first_claim(backend: RedisBackend) -> Call:
     run_id = await submit(backend, BRANCHES, input=LONG)
     return Call("claim", {"run_id": run_id, "step": "a", "body": pack({"wi": "w1"})[1:], "pairs_in_body": 1})
@@ -204,7 +224,7 @@ async def turn_with_outcomes_and_claims(backend: RedisBackend) -> Call:
     await submit(backend, CHAIN)
     named = {
         "worker": "w1.x", "lane": 0, "seq": 2, "want": 3, "queues": "flow", "slots": b"\xcd\0\0" * 3,
-        "body": pack({"wi": "w1", "wc": 10})[1:], "asleep": 0,
+        "body": pack({"wi": "w1", "wc": 10})[1:], "asleep": 0, "handed": -1,
     }  # fmt: skip
     return Call("turn", named, (*completed(one, "a", lease), *completed(two, "a", lease)))
 
@@ -217,7 +237,7 @@ async def turn_that_ends_runs(backend: RedisBackend) -> Call:
     await travel(backend, 3000 * SECOND)  # so both took as long, as the buckets of their durations have it
     named = {
         "worker": "w1.x", "lane": 0, "seq": 1, "want": 0, "queues": "flow", "slots": b"", "body": pack({"wi": "w1", "wc": 10})[1:],
-        "asleep": 0,
+        "asleep": 0, "handed": -1,
     }  # fmt: skip
     return Call("turn", named, tuple(ends))
 

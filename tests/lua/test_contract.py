@@ -50,7 +50,10 @@ def test_the_scripts_of_the_table_are_there() -> None:
 
 @pytest.mark.parametrize("verb", TRANSITIONS)
 def test_a_script_names_only_events_that_the_table_allows(verb: str) -> None:
-    assert set(load_scripts()[verb].events) <= set(events_by(verb))  # type: ignore[arg-type]
+    allowed = {*events_by(verb)}  # type: ignore[arg-type]
+    if verb == "submit":  # which may claim for a worker that sleeps
+        allowed |= {*events_by("claim")}
+    assert set(load_scripts()[verb].events) <= allowed
 
 
 @pytest.mark.parametrize("verb", TRANSITIONS)

@@ -6,6 +6,7 @@ that stands still, so that even times and ids are equal.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from dataclasses import replace
@@ -17,6 +18,7 @@ from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.steps import failure_parts, skip_data
 from redisflow.backend.redis.verify import Verifier
 from redisflow.backend.scripts import Library, load_scripts
+from redisflow.backend.turns import Handover
 from redisflow.codec import pack
 from redisflow.settings import Settings
 from tests.conftest import TestServer
@@ -97,6 +99,14 @@ class Twin(RedisBackend):
         }
 
 
+async def handover(messages: asyncio.Queue[bytes | None]) -> Handover:
+    """The next, past wake-ups that bring nothing."""
+    async with asyncio.timeout(5):
+        while not (message := await messages.get() or b"").startswith(b"h"):
+            pass
+    return Handover.unpack(message[1:])
+
+
 Claim = tuple[str, str, int, int]  # run, step, lease, attempt
 MORE: tuple[dict[str, Any], ...] = ({}, {}, {}, {"p": 5}, {"tg": ["eu"]}, {"tm": 50 * SECOND}, {"dl": SECOND})
 
@@ -112,10 +122,14 @@ class Twins:
         self.running: list[Claim] = []
         self.settled: list[Claim] = []
         self.seq = 0
+        self.handed = 0
+        self.handovers = 0
+        self.messages: list[asyncio.Queue[bytes | None]] = [asyncio.Queue() for _ in self.twins]
 
     async def begin(self) -> None:
-        for twin in self.twins:
+        for twin, messages in zip(self.twins, self.messages, strict=True):
             await twin.initialize()
+            await twin.listener.subscribe(twin.partitions[0].wake_channel("w.x"), messages.put_nowait)
             for name, workflow in PLANS.items():
                 number = await twin.plan_number(workflow, 0)
                 assert self.numbers.setdefault(name, number) == number
@@ -135,6 +149,24 @@ class Twins:
                 self.runs.append(f"r{len(self.runs)}.x")
                 rest += [self.runs[-1], envelope, text]
         await self.call("submit", rest)
+        await self.receive()
+
+    async def receive(self) -> None:
+        """What was handed over, where it does not get lost."""
+        for twin in self.twins:
+            hand = await twin.client.hget(twin.partitions[0].prefix + "worker:w.x", "hand") or b""
+            if not hand.startswith(b"h") or int(hand[1:17]) == self.handed:
+                return
+        one, other = [await handover(messages) for messages in self.messages]
+        assert one == other
+        if self.random.random() < 0.7:
+            self.take_over(one.lease, one.claimed)
+
+    def take_over(self, lease: int, claimed: list[Any] | None) -> None:
+        self.handed = lease
+        self.handovers += claimed is not None
+        if claimed is not None:
+            self.running.append((claimed[0].decode(), claimed[1].decode(), lease, claimed[3]))
 
     async def turn(self) -> None:
         """Some of the running steps end, some are told twice, some that ended are told again; then a claim."""
@@ -147,7 +179,8 @@ class Twins:
         self.seq += 1
         reply = await self.call(
             "turn", outcomes, worker="w.x", lane=0, seq=self.seq, want=want, asleep=0,
-            queues=self.random.choice(["*", "*", "*", "flow", "long,other"]),
+            handed=self.random.choice([self.handed, self.handed, -1]),
+            queues=self.random.choice(["*", "*", "flow", "long,other", *[",".join([*PLANS, "flow", "other"])] * 3]),
             slots=b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(want)),
             body=pack({"wi": "w", "wc": 10})[1:],
         )  # fmt: skip
@@ -155,6 +188,8 @@ class Twins:
         self.running = [claim for claim in self.running if claim not in claims]
         for run_id, name, _, attempt, *_ in reply[5]:
             self.running.append((run_id.decode(), name.decode(), reply[1], attempt))
+        if len(reply) > 6 and reply[6][0] > self.handed:
+            self.take_over(reply[6][0], reply[6][2] if len(reply[6]) > 2 else None)
 
     def outcome(self, claim: Claim) -> list[Any]:
         run_id, name, lease, attempt = claim
@@ -209,5 +244,6 @@ async def test_edges_do_what_the_reducers_do(server: TestServer, seed: int) -> N
             await twins.random.choice([twins.submit, *[twins.turn] * 4, *[twins.act] * (twins.random.random() < 0.4)])()
             await twins.compare()
         assert len(twins.settled) > 50
+        assert twins.handovers > 0
     finally:
         assert await twins.finish() == []

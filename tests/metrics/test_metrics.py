@@ -214,9 +214,11 @@ async def test_a_worker_tells_of_its_turns(client: Client) -> None:
     for outcome, count in outcomes.items():
         assert found[f'redisflow_worker_outcomes_total{{outcome="{outcome}"}}'] == count
     turns = found["redisflow_worker_turns_total"]
-    assert turns >= 4
+    assert turns >= 3
     assert found["redisflow_worker_turn_round_trip_seconds_count"] == turns
-    assert found["redisflow_worker_turn_claims_sum"] == 4
+    handovers = found["redisflow_worker_handovers_total"]
+    assert handovers >= 1  # of the second run at the latest
+    assert found["redisflow_worker_turn_claims_sum"] + handovers == 4
     assert found["redisflow_worker_turn_outcomes_sum"] == 4
     assert found["redisflow_worker_slots"] == 7
     assert 0 <= found["redisflow_worker_heartbeat_age_seconds"] < 20
