@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from redisflow.backend.channel import Channel, open_channel
+from redisflow.backend.channel import Answer, Channel, open_channel
 from redisflow.backend.location import Address
 
 ANSWER_WITHIN = 30.0  # seconds
@@ -27,6 +27,7 @@ class CallLine:
         self._address = address
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
+        self._watch: asyncio.TimerHandle | None = None
 
     async def call(self, *words: Any) -> Any:
         """The reply to a command.
@@ -41,15 +42,25 @@ class CallLine:
                 if self._channel is None or self._channel.closed:
                     self._channel = await open_channel(self._address, _ignore)
                 channel = self._channel
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                return await channel.call(*words)
-        except TimeoutError:
-            channel.close()  # replies come in order, so none of them will come
-            raise
+        reply = channel.call(*words)
+        if self._watch is None:  # one for all: a timer a call is a tenth of what a lone call costs
+            self._watch_for_silence(channel)
+        return await reply
+
+    def _watch_for_silence(self, channel: Channel) -> None:
+        self._watch = asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._look, channel, channel.oldest)
+
+    def _look(self, channel: Channel, oldest: Answer | None) -> None:
+        self._watch = None
+        if oldest is not None and channel.oldest is oldest:  # replies come in order, so none of them will come
+            channel.close(TimeoutError(f"no answer for {ANSWER_WITHIN:.0f} s"))
+        elif self._channel is not None and self._channel.oldest is not None:
+            self._watch_for_silence(self._channel)
 
     def close(self) -> None:
         """Close at once."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self._channel is not None:
             self._channel.close()
 

@@ -41,7 +41,13 @@ class Channel(asyncio.Protocol):
         self._calls: set[asyncio.Future[Any]] = set()
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
+        self._why: Exception | None = None  # closed by us
         self.closed = False
+
+    @property
+    def oldest(self) -> Answer | None:
+        """The callback that is next to be answered; None where nothing is awaited."""
+        return self._waiting[0] if self._waiting else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (called by asyncio)."""
@@ -66,7 +72,7 @@ class Channel(asyncio.Protocol):
         self._waiting.clear()
         for call in self._calls:
             if not call.done():
-                call.set_exception(exc or ConnectionError("the connection was lost"))
+                call.set_exception(exc or self._why or ConnectionError("the connection was lost"))
         self._calls.clear()
         on_lost, self._on_lost = self._on_lost, lambda _: None
         on_lost(exc)
@@ -95,10 +101,10 @@ class Channel(asyncio.Protocol):
         self.send(pack_command(*args), answer)
         return future
 
-    def close(self) -> None:
-        """Close at once; `on_lost` is not called."""
+    def close(self, why: Exception | None = None) -> None:
+        """Close at once; `on_lost` is not called, and the calls under way raise `why`."""
         self._on_lost = lambda _: None
-        self.closed = True
+        self.closed, self._why = True, why
         if self._transport is not None:
             self._transport.abort()
 

@@ -168,7 +168,7 @@ class Keys:
         return f"{self.prefix}plan:{number}"
 
     def worker(self, worker: str) -> str:
-        """Hash, cache (a day): a worker's lanes, what it offers or was handed, what it says of itself. `{redisflow:0}:worker:host-71.9f3a`."""
+        """Hash, cache (a day): a worker's lanes, its offer, what it says of itself. `{redisflow:0}:worker:host-71.9f3a`."""
         return f"{self.prefix}worker:{worker}"
 
     @property

@@ -20,7 +20,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 _INCLUDE = re.compile(r"^-- @include (\S+)\s*$")
@@ -84,10 +84,20 @@ class Script:
     returns: str
     library: Library = field(repr=False)
 
-    @property
+    @cached_property
     def function(self) -> str:
         """What FCALL calls it."""
         return f"{self.library.name}_{self.name}"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of its arguments, save the list."""
+        return tuple(name for name, kind in self.arguments if kind != "list")
+
+    @cached_property
+    def repeatable(self) -> bool:
+        """It takes a request id, under which it keeps its reply."""
+        return "request" in self.names
 
     def pack(self, rest: Sequence[object] = (), **named: object) -> list[object]:
         """ARGV in the order of the header.
@@ -99,10 +109,15 @@ class Script:
         Raises:
             TypeError: a name is missing or unknown.
         """
-        names = [name for name, kind in self.arguments if kind != "list"]
-        if set(names) != named.keys():
-            raise TypeError(f"{self.name} takes {names}, not {sorted(named)}")
-        return [*(named[name] for name in names), *rest]
+        names = self.names
+        try:
+            argv = [named[name] for name in names]
+        except KeyError:
+            argv = None
+        if argv is None or len(argv) != len(named):
+            raise TypeError(f"{self.name} takes {[*names]}, not {sorted(named)}")
+        argv += rest
+        return argv
 
 
 def lacks_function(message: str) -> bool:

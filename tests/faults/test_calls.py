@@ -15,7 +15,7 @@ from redisflow import Client, Reclaimer, Settings, StepContext, Worker, Workflow
 from redisflow.model.errors import RedisflowError
 from tests.conftest import TestServer, assert_consistent, eventually
 from tests.faults.harness import ends_once, has, is_running, worker_process
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import PASS, SWALLOW, Proxy
 from tests.flows_worker import brisk, held
 
 
@@ -61,6 +61,27 @@ async def test_cancelled_calls_leave_no_reply_for_others(settings: Settings, pro
         for number in range(50):
             await look(number)
         await assert_consistent(client.backend)
+
+
+async def test_a_line_that_falls_silent_is_given_up(
+    settings: Settings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one that is only quiet for as long, and a call that was lost goes out again on the next line."""
+    monkeypatch.setattr("redisflow.backend.call_line.ANSWER_WITHIN", 0.3)
+    async with Client(settings=settings.model_copy(update={"url": proxy.url})) as client:
+        first = await client.submit(brisk, 1)
+        line = client.backend.server._line
+        assert line is not None
+        channel = line._channel
+        await eventually(lambda: line._watch is None)  # nothing was awaited when it looked
+        proxy.rule = lambda _: SWALLOW
+        lost = [asyncio.create_task(client.submit(brisk, n)) for n in range(3)]
+        await eventually(lambda: proxy.dropped > 0)
+        proxy.rule = lambda _: PASS
+        runs = await asyncio.gather(*lost)
+        assert line._channel is not channel
+        assert client.backend.server.retries > 0
+        assert (await client.runs())[1] == len({first.id, *(run.id for run in runs)}) == 4
 
 
 async def test_more_calls_at_once_than_connections(settings: Settings) -> None:

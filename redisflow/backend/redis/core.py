@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
+import os
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -103,8 +103,8 @@ class RedisCore:
     async def call(self, name: str, partition: int, rest: list[Any] | None = None, **named: Any) -> list[Any]:
         """Run a script on a partition; a `request` argument is filled in, so that the call may be repeated."""
         script = self.scripts[name]
-        if any(argument == "request" for argument, _ in script.arguments):
-            named["request"] = secrets.token_hex(8)
+        if script.repeatable:
+            named["request"] = os.urandom(8).hex()
         argv = script.pack(rest or (), epoch=self.epoch, **named)
         return await self.server.script(script, self.partitions[partition], argv)
 
@@ -188,7 +188,7 @@ class RedisCore:
     async def _open_namespace(self, deadline_us: int | None) -> None:
         client, key = self.client, k.layout(self.namespace)
         record = {
-            "schema": SCHEMA, "epoch": secrets.token_hex(8),
+            "schema": SCHEMA, "epoch": os.urandom(8).hex(),
             "suffixes": _suffixes(self.namespace, self.settings.partitions or (16 if self.server.clustered else 1)),
         }  # fmt: skip
         retry = partial(self.server.retry, deadline_us=deadline_us)

@@ -63,7 +63,8 @@ class Runs(Search):
         try:
             for first in range(0, len(submissions), slice_size):
                 prepared = self._prepare(plan, submissions[first : first + slice_size], first)
-                await self._reserve_keys(prepared, results)
+                if len(self.partitions) > 1:
+                    await self._reserve_keys(prepared, results)
                 for partition, items in prepared.items():
                     for start in range(0, len(items), CHUNK):
                         chunk = self._submit_chunk(plan, partition, items[start : start + CHUNK], results)
@@ -71,13 +72,14 @@ class Runs(Search):
                             await chunk
                         else:
                             under_way.add(asyncio.ensure_future(chunk))
-                # Redis works on the last chunks while the next are prepared here
-                await asyncio.sleep(0)
+                if under_way:  # Redis works on the last chunks while the next are prepared here
+                    await asyncio.sleep(0)
                 while len(under_way) >= AT_ONCE * len(self.partitions):
                     done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
                         task.result()
-            await asyncio.gather(*under_way)
+            if under_way:
+                await asyncio.gather(*under_way)
         finally:
             for task in under_way:
                 task.cancel()
