@@ -12,13 +12,6 @@
 -- @include lib/commit_light
 -- @include lib/handover
 -- @include lib/once
-local function submit_run(id, d, envelope, input, k)
-  local run = submission(id, d, envelope, input, k)
-  runs[id] = run
-  runs[#runs + 1] = run
-  return run
-end
-
 -- who can have the first step of the first run at once
 local function offer_for(d)
   local plan = plan_of(d.pl)
@@ -75,7 +68,7 @@ for i = runs_from, #ARGV, 3 do
     id = first or id -- a record without its run: a crash left it missing
     local offer = k == 0 and offer_for(d)
     if offer then
-      hand_over(offer, submit_run(id, d, envelope, input, k), plan_of(d.pl).roots[1], input)
+      hand_over(offer, edges[envelope], id, d, envelope, input)
     elseif edges[envelope] then
       submit_light(edges[envelope], id, envelope, input, k)
     else

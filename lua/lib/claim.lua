@@ -24,45 +24,47 @@ local function payload_of(run, stored)
   return stored
 end
 
-local function claim_outputs(run, planned, claimed)
-  local fields, fresh = {}, {} -- fresh: outputs of this call
-  for i = 3, run.fields and run.field_count or 0, 2 do
-    fresh[run.fields[i]] = run.fields[i + 1]
-  end
-  for i, dependency in ipairs(planned.deps) do
-    fields[i] = output_fields[dependency]
-  end
-  for first = 1, #fields, 1000 do
-    local stored = call('HMGET', run.key, unpack(fields, first, min(first + 999, #fields)))
-    for k = 1, min(1000, #fields - first + 1) do
-      local dependency = planned.deps[first + k - 1]
-      local text = fresh[output_fields[dependency]] or stored[k]
-      local other = run.steps[dependency]
-      if text and not (other and other.status ~= 'c') then
-        claimed[#claimed + 1] = dependency
-        claimed[#claimed + 1] = payload_of(run, text) or text
+local begin_step, start_step, claim_again
+do
+  local function claim_outputs(run, planned, claimed)
+    local fields, fresh = {}, {} -- fresh: outputs of this call
+    for i = 3, run.fields and run.field_count or 0, 2 do
+      fresh[run.fields[i]] = run.fields[i + 1]
+    end
+    for i, dependency in ipairs(planned.deps) do
+      fields[i] = output_fields[dependency]
+    end
+    for first = 1, #fields, 1000 do
+      local stored = call('HMGET', run.key, unpack(fields, first, min(first + 999, #fields)))
+      for k = 1, min(1000, #fields - first + 1) do
+        local dependency = planned.deps[first + k - 1]
+        local text = fresh[output_fields[dependency]] or stored[k]
+        local other = run.steps[dependency]
+        if text and not (other and other.status ~= 'c') then
+          claimed[#claimed + 1] = dependency
+          claimed[#claimed + 1] = payload_of(run, text) or text
+        end
       end
     end
   end
-end
 
--- what a claim gave, once more; nothing where its lease is no longer current
-local function claim_again(id, name, lease)
-  local run = load_run(id, name)
-  local s = run and run.steps[name]
-  if not (s and LIVE[run.status] and s.status == 'r' and s.lease == lease) then
-    return nil
+  -- {run, step, plan, attempt, input, then name and output of each dependency that completed}
+  local function what_it_gives(run, name, attempt)
+    local planned, input = plan_step(run.plan, name), run.input and (payload_of(run, run.input) or run.input) or ''
+    local claimed = { run.id, name, run.number, attempt, input }
+    if planned and #planned.deps > 0 then
+      claim_outputs(run, planned, claimed)
+    end
+    return claimed
   end
-  local claimed = { id, name, run.number, s.attempt, run.input and (payload_of(run, run.input) or run.input) or '' }
-  local planned = plan_step(run.plan, name)
-  if planned then
-    claim_outputs(run, planned, claimed)
-  end
-  return claimed
-end
 
-local begin_step, start_step
-do
+  -- what a claim gave, once more; nothing where its lease is no longer current
+  function claim_again(id, name, lease)
+    local run = load_run(id, name)
+    local s = run and run.steps[name]
+    return s and LIVE[run.status] and s.status == 'r' and s.lease == lease and what_it_gives(run, name, s.attempt) or nil
+  end
+
   -- envelopes that are the same for every run of a plan in its first attempt are made once a call
   local function start_run(run)
     local plan, has_input = run.plan, run.input and true or false
@@ -101,15 +103,8 @@ do
     return attempt
   end
 
-  -- {run, step, plan, attempt, input, then name and output of each dependency that completed}
   function start_step(run, name, worker_pairs, worker_count, slot_pairs)
-    local attempt, planned = begin_step(run, name, worker_pairs, worker_count, slot_pairs), plan_step(run.plan, name)
-    local input = run.input and (payload_of(run, run.input) or run.input) or ''
-    local claimed = { run.id, name, run.number, attempt, input }
-    if planned and #planned.deps > 0 then
-      claim_outputs(run, planned, claimed)
-    end
-    return claimed
+    return what_it_gives(run, name, begin_step(run, name, worker_pairs, worker_count, slot_pairs))
   end
 end
 

@@ -44,7 +44,15 @@ do
     end
   end
 
+  local function move_handed(edge, group)
+    put(here.running, now_text, group[1].id .. edge.roots[1].tail)
+    count_bucket('w', bucket_of(edge.size / 2 - 2))
+  end
+
   local function move_submissions(edge, group, count)
+    if edge.claim then
+      return move_handed(edge, group)
+    end
     local first = now + group[1].place
     for _, root in ipairs(edge.roots) do
       local list, n = adding_to(root.level_set, count)
@@ -152,14 +160,18 @@ do
       row[2 + 2 * i] = root.field_name
     end
     row[width + 1] = 'i'
+    local times = edge.claim and doubles[now + 2] .. NO_TIME .. NO_TIME or NO_TIMES
     for i = first, edge.used do
       in_hand = i
       local light = group[i]
       local k, input = light.place, light.output
       entry[1], entry[2], entry[4] = light.stream, now_text .. '-' .. k, light.value
+      if edge.claim then
+        entry[size] = light.other_value
+      end
       call('XADD', unpack(entry, 1, size))
       stored = light
-      row[1], row[3], row[width + 2] = light.key, to_run .. light.created .. NO_TIMES, input
+      row[1], row[3], row[width + 2] = light.key, to_run .. light.created .. times, input
       local at = struct_pack('<d', now + k)
       for j = 1, #roots do
         row[3 + 2 * j] = roots[j].to_step .. at .. NEVER_RAN
@@ -269,8 +281,8 @@ do
           runs[id], runs[#runs + 1] = run, run
         else
           run = load_run(id, '')
-          run.seq = edge.size / 2 - 1
         end
+        run.seq = light.place + edge.size / 2 - 1
         to_mend[run] = true
       end
     end

@@ -14,7 +14,7 @@ local NO_TIMES = NO_TIME .. NO_TIME .. NO_TIME
 local NEVER_RAN = NO_TIME .. '-' -- how the field of a step ends whose no lease has ended
 local heads -- by state of a run: what leads on from it, or false; of this call
 local doubles -- numbers as a hash holds them
-local aside, submit_edge, claim_edge, end_edge, onward_edge
+local submit_edge, claim_edge, end_edge, onward_edge, handed_edge
 do
   local DOUBLES = { __index = function(texts, number)
     local text = struct_pack('<d', number)
@@ -46,7 +46,7 @@ do
   end)
 
   -- acts on a run without what follows for the call: the steps it scheduled are answered, not noted
-  function aside(act, ...)
+  local function aside(act, ...)
     local call_fresh, call_buckets, call_spent = fresh, buckets, spent
     fresh, buckets = {}, { w = {}, s = {}, r = {} }
     local ok, result = pcall(act, ...)
@@ -92,7 +92,7 @@ do
         for i, name in ipairs(plan.roots) do
           local s = run.steps[name]
           edge.roots[i] = {
-            tail = '|' .. name, field_name = step_fields[name], to_step = step_state(s), queue = queue_of(run, name),
+            name = name, tail = '|' .. name, field_name = step_fields[name], to_step = step_state(s), queue = queue_of(run, name),
             level_set = level_of(queue_of(run, name), s.level),
           }
         end
@@ -159,7 +159,21 @@ do
     return edge
   end
 
-  -- an edge that scheduled a step, with the claim of that step behind it
+  -- an edge that schedules a step, with the claim of that step behind it
+  local function with_claim(edge, claim)
+    local both = {}
+    for key, value in pairs(edge) do
+      both[key] = value
+    end
+    both.entry, both.size = { unpack(edge.entry, 1, edge.size) }, edge.size + claim.size - 2
+    for i = 3, claim.size do
+      both.entry[edge.size + i - 2] = claim.entry[i]
+    end
+    both.to_run, both.claim, both.group, both.used = claim.to_run, claim, {}, 0
+    here.edges = here.edges + 1
+    return both
+  end
+
   function onward_edge(edge, id, was_text)
     local onward = edge.onward
     if onward == nil then
@@ -167,18 +181,29 @@ do
       local field = edge.to_other .. doubles[now + 1] .. NEVER_RAN
       local head = heads[edge.to_run]
       local claim = head and claim_edge(head, id, edge.follower, text, field, true) -- of a run that goes on, with input or without
-      onward, here.edges = false, here.edges + 1
-      if claim then
-        onward = {}
-        for key, value in pairs(edge) do
-          onward[key] = value
-        end
-        onward.entry = { unpack(edge.entry, 1, edge.size) }
-        onward.entry[edge.size + 1], onward.entry[edge.size + 2], onward.size = 'StepStarted', false, edge.size + 2
-        onward.to_run, onward.to_other, onward.claim, onward.group, onward.used = claim.to_run, claim.to_step, claim, {}, 0
+      onward = claim and with_claim(edge, claim)
+      if onward then
+        onward.to_other = claim.to_step
       end
       edge.onward = onward
     end
     return onward
+  end
+
+  -- likewise of a submission with one root
+  function handed_edge(edge, id, has_input)
+    local which = has_input and 'handed' or 'blank_handed'
+    local handed = edge[which]
+    if handed == nil then
+      local root, head = edge.roots[1], #edge.roots == 1 and heads[edge.to_run]
+      local claim = head
+        and claim_edge(head, id, root.name, edge.to_run .. format('%016d', now) .. NO_TIMES, root.to_step .. doubles[now] .. NEVER_RAN, has_input)
+      handed = claim and with_claim(edge, claim)
+      if handed then
+        handed.into, handed.roots = claim.into, { { field_name = root.field_name, tail = root.tail, to_step = claim.to_step } }
+      end
+      edge[which] = handed
+    end
+    return handed
   end
 end

@@ -2,7 +2,7 @@
 -- and the step two ways between processes. Field `hand` of the worker's key says how things stand: `o<slot><pairs of StepStarted>` is
 -- an offer, left by a turn that got less than it wanted and withdrawn by the next; `h<lease> <slot><run>|<step>` was handed over. The
 -- message may be lost, so each turn says which lease arrived last, and gets in its answer what did not arrive.
--- @include lib/claim
+-- @include lib/light
 -- @include lib/wake
 local MOST_INPUT = 65536 -- bytes that a message brings; what is longer is fetched by the worker
 local SLOT = 3 -- bytes of a packed slot number
@@ -46,20 +46,37 @@ do
     }
   end
 
-  -- scheduled -> running, of a run that this call submits
-  function hand_over(offer, run, name, input)
-    local attempt = begin_step(run, name, offer.body .. '\162sl', 3, offer.slot)
-    offer.run, offer.step = run, name
-    offer.claimed = { run.id, name, run.number, attempt, input == '' and '' or #input <= MOST_INPUT and '=' .. input or run.input }
+  -- what a message brings of the input
+  local function input_of(input, stored)
+    return input == '' and '' or #input <= MOST_INPUT and '=' .. input or stored
+  end
+
+  -- a run with its first step claimed, along an edge where there is one
+  function hand_over(offer, edge, id, d, envelope, input)
+    local handed = edge and handed_edge(edge, id, input ~= '')
+    if handed then
+      local light, claim = submit_light(handed, id, envelope, input, 0), handed.claim
+      light.other_value = claim.starting .. offer.body .. '\162sl' .. offer.slot
+      offer.claimed = { id, claim.name, claim.number_of_plan, claim.turns, input_of(input, light.output) }
+    else
+      local run = submit_run(id, d, envelope, input, 0)
+      local name = run.plan.roots[1]
+      local attempt = begin_step(run, name, offer.body .. '\162sl', 3, offer.slot)
+      offer.claimed = { id, name, run.number, attempt, input_of(input, run.input) }
+    end
     handing = offer
   end
 
   -- after commit
   function deliver()
-    if not handing or handing.run.dropped then
+    if not handing then
       return
     end
-    pcall_write('HSET', handing.worker_key, 'hand', 'h' .. now_text .. ' ' .. handing.slot .. handing.run.id .. '|' .. handing.step)
+    local id, name = unpack(handing.claimed)
+    if runs[id] and runs[id].dropped then
+      return
+    end
+    pcall_write('HSET', handing.worker_key, 'hand', 'h' .. now_text .. ' ' .. handing.slot .. id .. '|' .. name)
     pcall_write('ZREM', prefix .. 'sleepers:' .. handing.queue, handing.worker)
     pcall_write('SPUBLISH', handing.channel, 'h' .. cmsgpack.pack({ now, handing.slot, handing.claimed }))
   end

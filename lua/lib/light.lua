@@ -23,10 +23,12 @@ do
 
   function submit_light(edge, id, envelope, input, k)
     local key = run_prefix .. id
-    note({
+    local light = {
       false, 1, false, false, id, key, key .. ':events', edge, false, envelope, '\0' .. envelope .. input, input,
-      input ~= '' and kept(input, now, k), format('%016d', now + k), false, false, false, false, k,
-    })
+      input ~= '' and kept(input, now, k), format('%016d', now + k), false, false, false, false, k, 0, 0,
+    }
+    note(light)
+    return light
   end
 
   -- what was read is left to load_run

@@ -1,6 +1,6 @@
 -- A run from its submission: RunSubmitted, and its root steps scheduled.
 -- @include lib/advance
-local submission
+local submission, submit_run
 do
   local ROOT = pair('a', 1) .. '\161r\161i'
   local root_data -- by delay: nearly always the same
@@ -31,6 +31,12 @@ do
     if run.plan.fan then
       rare_of(run).expand = true
     end
+    return run
+  end
+
+  function submit_run(id, d, envelope, input, k)
+    local run = submission(id, d, envelope, input, k)
+    runs[id], runs[#runs + 1] = run, run
     return run
   end
 end
