@@ -14,9 +14,22 @@ def make_certificates(folder: Path) -> dict[str, Path]:
     ca, ca_key, key, cert, request, names = (
         folder / name for name in ("ca.crt", "ca.key", "server.key", "server.crt", "server.csr", "names.cnf")
     )
-    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nauthorityKeyIdentifier=keyid\n")
     new = ["req", "-newkey", "rsa:2048", "-nodes"]
-    _openssl(*new, "-x509", "-days", "1", "-subj", "/CN=tests", "-keyout", ca_key, "-out", ca)
+    _openssl(
+        *new,
+        "-x509",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=tests",
+        "-addext",
+        "keyUsage=critical,keyCertSign",
+        "-keyout",
+        ca_key,
+        "-out",
+        ca,
+    )  # the use of its key must be named: Python asks for it from 3.13 on
     _openssl(*new, "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", request)
     _openssl(
         "x509", "-req", "-days", "1", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-extfile", names,

@@ -19,12 +19,20 @@ def code_hash(fn: Callable[..., Any]) -> str:
     """Hex SHA-256 of the function's source, or of its bytecode where there is no source."""
     inner = inspect.unwrap(fn)
     inner = getattr(inner, "func", inner)  # functools.partial
-    try:
-        text = textwrap.dedent(inspect.getsource(inner))
-    except (OSError, TypeError, SyntaxError, IndexError):
+    text = _source(inner)
+    if text is None:
         code = getattr(inner, "__code__", None)
         text = _describe(code) if code is not None else repr(type(inner))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _source(fn: Any) -> str | None:
+    if getattr(getattr(fn, "__code__", None), "co_filename", "") == "<string>":
+        return None  # made by exec: from Python 3.13 on inspect takes the text of `python -c` for its source
+    try:
+        return textwrap.dedent(inspect.getsource(fn))
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return None
 
 
 def _describe(code: CodeType) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from typing import Any
@@ -83,6 +84,7 @@ class Executors:
         self._patience = f"unknown {backend.settings.step_removed_after}"
         self._limit = backend.settings.max_payload_bytes
         self._loop = asyncio.get_running_loop()
+        self._eager = self._loop.get_task_factory() is None  # else tasks are made the way that somebody wants
         self._isolation = Isolation(backend, self._threads, worker_id=worker_id)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -101,10 +103,17 @@ class Executors:
         """Begin to run a claimed job."""
         job.started = time.perf_counter()
         traces = self._traces
-        task = self._loop.create_task(self._run(job) if traces is None else traces.run(job, self._run))
-        job.task = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        body = self._run(job) if traces is None else traces.run(job, self._run)
+        task: asyncio.Task[None]
+        # at once, up to its first await: a step that awaits nothing costs no round of the loop, and a third less of the worker
+        if sys.version_info >= (3, 12) and self._eager:
+            task = asyncio.Task(body, loop=self._loop, eager_start=True)
+        else:
+            task = self._loop.create_task(body)
+        if not task.done():
+            job.task = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _run(self, job: Job) -> None:
         try:
