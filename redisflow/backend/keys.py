@@ -76,7 +76,7 @@ def route_of_key(hashed: str) -> str:
 
 def partition_of(run_id: str, partitions: int) -> int:
     """Partition of a run: CRC-32 of its route (the id up to its first dot) modulo the number of partitions."""
-    return crc32(run_id.partition(".")[0].encode()) % partitions if partitions > 1 else 0
+    return crc32(run_id.partition(".")[0].encode()) % partitions
 
 
 class Keys:

@@ -94,7 +94,8 @@ class RedisCore:
 
     def partition(self, run_id: str) -> int:
         """Index of the partition that holds a run."""
-        return k.partition_of(run_id, len(self.partitions))
+        count = len(self.partitions)
+        return k.partition_of(run_id, count) if count > 1 else 0
 
     def keys_of(self, run_id: str) -> k.Keys:
         """Keys of the partition that holds a run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from redisflow.backend import keys as k
@@ -132,7 +133,7 @@ class Runs(Search):
     ) -> None:  # fmt: skip
         while True:
             number = await self.plan_number(plan, partition)
-            plain = pack({"pl": number})
+            plain = _plain_envelope(number)
             rest: list[Any] = []
             for _, run_id, fields, text in items:
                 rest += (run_id, pack({**fields, "pl": number}) if fields else plain, text)
@@ -269,6 +270,12 @@ class Runs(Search):
 
     async def _forget_key(self, hashed: str, run_id: str) -> None:
         await self.call("forget", self.partition(k.route_of_key(hashed)), key_hash=hashed, run_id=run_id)
+
+
+@cache
+def _plain_envelope(number: int) -> bytes:
+    """Of a submission with nothing but a plan: most are."""
+    return pack({"pl": number})
 
 
 def _fields(plan: Plan, submission: Submission) -> tuple[str, dict[str, Any]]:
