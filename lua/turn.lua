@@ -39,7 +39,7 @@ if record then
     for id, name in string.gmatch(claims_text, '([^|\n]+)|([^\n]+)') do
       claims[#claims + 1] = claim_again(id, name, lease)
     end
-    return { OK, lease, 0, 0, answers, claims, missed or nil }
+    return { OK, lease, 0, 0, answers, claims, missed }
   end
 end
 if missed then -- its slot may be among the free ones
@@ -195,4 +195,4 @@ for queue in pairs(serves) do
   end
 end
 notify()
-return { OK, now, want > 0 and more and now or next_due or 0, sleeping, answers, kept, missed or nil }
+return { OK, now, want > 0 and more and now or next_due or 0, sleeping, answers, kept, missed }

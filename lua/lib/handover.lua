@@ -25,16 +25,17 @@ do
     return false
   end
 
-  -- the offer of the worker that was the last to fall asleep; its process is there, since its subscription is
+  -- the offer of the worker that was the last to fall asleep; its process is there, since its subscription is. What fails here fails no
+  -- submit
   function find_offer(queue)
-    local last = call('ZRANGE', prefix .. 'sleepers:' .. queue, '0', '0', 'REV', 'WITHSCORES')
+    local last = pcall_write('ZRANGE', prefix .. 'sleepers:' .. queue, '0', '0', 'REV', 'WITHSCORES')
     local worker = last[1]
     if not worker or tonumber(last[2]) <= now - AWAKE then
       return nil
     end
     local worker_key, channel = prefix .. 'worker:' .. worker, prefix .. 'wake:' .. worker
-    local hand = call('HGET', worker_key, 'hand')
-    if not hand or sub(hand, 1, 1) ~= 'o' or has_due(queue) then
+    local hand = pcall_write('HGET', worker_key, 'hand')
+    if type(hand) ~= 'string' or sub(hand, 1, 1) ~= 'o' or has_due(queue) then
       return nil
     end
     local listens = pcall_write('PUBSUB', 'SHARDNUMSUB', channel) -- not everybody may ask
@@ -85,6 +86,10 @@ do
   function find_missed(hand, arrived)
     local lease, slot, id, name = match(hand or '', '^h(%d+) (...)([^|]*)|(.*)$')
     lease = tonumber(lease)
-    return lease and lease ~= arrived and { lease, slot, claim_again(id, name, lease) }
+    if not lease or lease == arrived then
+      return nil
+    end
+    local ok, claimed = pcall(claim_again, id, name, lease) -- what raises is left to the reclaimer
+    return { lease, slot, ok and claimed or nil }
   end
 end

@@ -124,7 +124,7 @@ class Dispatcher:
         link = self.links[partition]
         if handover.lease <= link.handed:
             return  # an answer has brought it
-        if link.offered is None:
+        if link.offered is None or self.draining:
             if link.awaiting:  # the offer is in the answer, or the turn withdrew it, and the answer brings the step
                 link.early = handover
             else:

@@ -169,6 +169,16 @@ async def test_of_what_was_taken_back_only_the_lease_is_told(backend: RedisBacke
     assert (await sleeper.turn())[MISSED] == [lease, b"\xcd\x00\x01"]
 
 
+async def test_what_cannot_be_read_again_stops_no_turn(backend: RedisBackend, sleeper: Sleeper) -> None:
+    run_id = await submit(backend, ONE)
+    lease = (await scores(backend, backend.partitions[0].running))[f"{run_id}|a"]
+    key = backend.partitions[0].run(run_id)
+    saved = await backend.client.dump(key)
+    await backend.client.hset(key, "h", "short")
+    assert (await sleeper.turn())[MISSED] == [lease, b"\xcd\x00\x01"]
+    await backend.client.restore(key, 0, saved, replace=True)
+
+
 async def test_a_turn_withdraws_the_offer(backend: RedisBackend, sleeper: Sleeper) -> None:
     assert (await sleeper.turn(want=0, asleep=1))[ASLEEP] == 0
     run_id = await submit(backend, ONE)
@@ -190,6 +200,16 @@ async def test_a_worker_that_is_gone_gets_nothing(backend: RedisBackend) -> None
     """Its subscription ends with its connection, long before it would count as stale."""
     assert (await Sleeper(backend).turn())[ASLEEP] == 2
     assert await history(backend, await submit(backend, ONE)) == ALL_EVENTS[:2]
+
+
+async def test_a_broken_hint_fails_no_submit(backend: RedisBackend, sleeper: Sleeper) -> None:
+    keys = backend.partitions[0]
+    await backend.client.delete(keys.worker("w1.x"))
+    await backend.client.set(keys.worker("w1.x"), "text")
+    assert await history(backend, await submit(backend, ONE)) == ALL_EVENTS[:2]
+    await backend.client.set(keys.sleepers("flow"), "text")
+    assert await history(backend, await submit(backend, ONE)) == ALL_EVENTS[:2]
+    await backend.client.delete(keys.worker("w1.x"), keys.sleepers("flow"))
 
 
 async def test_a_wake_up_goes_on_to_who_is_there(backend: RedisBackend) -> None:
