@@ -12,11 +12,13 @@
 -- @include lib/commit_light
 -- @include lib/handover
 -- @include lib/once
--- who can have the first step of the first run at once
+-- who can have the first step at once, of the only run of a call: of several, another may be more urgent
 local function offer_for(d)
+  if #ARGV > runs_from + 2 or d.v or d.dl then
+    return nil
+  end
   local plan = plan_of(d.pl)
-  local first = not (d.v or d.dl) and plan_step(plan, plan.roots[1])
-  return first and find_offer(first.queue)
+  return find_offer(plan_step(plan, plan.roots[1]).queue)
 end
 
 -- the run that an idempotency key stands for, and whether it exists; >id names one of another partition
@@ -66,7 +68,7 @@ for i = runs_from, #ARGV, 3 do
     replies[#replies + 1] = DUPLICATE
   else
     id = first or id -- a record without its run: a crash left it missing
-    local offer = k == 0 and offer_for(d)
+    local offer = offer_for(d)
     if offer then
       hand_over(offer, edges[envelope], id, d, envelope, input)
     elseif edges[envelope] then

@@ -113,11 +113,17 @@ async def test_it_is_the_same_as_a_claim_by_a_turn(backend: RedisBackend, sleepe
 
 
 async def test_one_step_a_wake_up_and_the_rest_by_turns(backend: RedisBackend, sleeper: Sleeper) -> None:
-    results = await backend.submit(PAIR, [Submission() for _ in range(3)])
+    run_id = await submit(backend, PAIR)
     handover = await sleeper.handover()
     assert handover.claimed is not None
-    assert (handover.claimed[0].decode(), handover.claimed[1]) == (results[0].run_id, b"a")
-    assert len((await sleeper.turn(want=9))[CLAIMS]) == 5
+    assert (handover.claimed[0].decode(), handover.claimed[1]) == (run_id, b"a")
+    assert [entry[:2] for entry in (await sleeper.turn(want=9))[CLAIMS]] == [[run_id.encode(), b"b"]]
+
+
+async def test_of_several_runs_the_most_urgent_goes_first(backend: RedisBackend, sleeper: Sleeper) -> None:
+    results = await backend.submit(ONE, [Submission(), Submission(priority=5)])
+    assert await sleeper.message() == b"w"
+    assert [entry[0].decode() for entry in (await sleeper.turn(want=1))[CLAIMS]] == [results[1].run_id]
 
 
 async def test_the_next_sleeper_gets_the_next_run(backend: RedisBackend, sleeper: Sleeper) -> None:

@@ -115,8 +115,13 @@ async def submit_two_alike(backend: RedisBackend) -> Call:
 async def submit_and_hand_over(backend: RedisBackend) -> Call:
     await backend.listener.subscribe(backend.partitions[0].wake_channel("w1.x"), lambda _: None)
     await turn(backend, 1, want=1, queues="flow", handed=0)
-    envelope = pack({"pl": await backend.plan_number(BRANCHES, 0)})
-    return Call("submit", {}, ("one.1", envelope, LONG, "two.1", envelope, "1"))
+    return Call("submit", {}, ("one.1", pack({"pl": await backend.plan_number(BRANCHES, 0)}), LONG))
+
+
+@scenario
+async def submit_and_hand_over_along_an_edge(backend: RedisBackend) -> Call:
+    call = await submit_and_hand_over(backend)
+    return Call("submit", {}, ("one.1", pack({"pl": await backend.plan_number(CHAIN, 0)}), *call.rest[2:]))
 
 
 @scenario

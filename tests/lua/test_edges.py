@@ -35,6 +35,7 @@ PLANS = {
     "after": plan(step("a"), step("b", after=("a",)), step("c", optional=("b",)), slug="after", on_error="finish"),
     "schema": plan(step("a"), step("b", "a"), slug="schema", input_schema={"type": "object"}),
 }
+ALL_QUEUES = ",".join(sorted({step.queue for each in PLANS.values() for step in each.steps}))
 TEXTS = ("", "1", '"' + "x" * 200 + '"')
 SWITCHED_OFF = {
     "function submit_edge(d)": "false",
@@ -123,7 +124,7 @@ class Twins:
         self.settled: list[Claim] = []
         self.seq = 0
         self.handed = 0
-        self.handovers = 0
+        self.handovers = self.told = 0
         self.messages: list[asyncio.Queue[bytes | None]] = [asyncio.Queue() for _ in self.twins]
 
     async def begin(self) -> None:
@@ -139,13 +140,13 @@ class Twins:
         assert one == other
         return one
 
-    async def submit(self) -> None:
-        """Runs of one or two plans in a call."""
+    async def submit(self, *, alone: bool = False) -> None:
+        """Runs of one or two plans in a call; one alone may be handed over."""
         rest: list[Any] = []
-        for _ in range(self.random.randint(1, 2)):
+        for _ in range(1 if alone else self.random.randint(1, 2)):
             envelope = pack({"pl": self.numbers[self.random.choice(list(PLANS))], **self.random.choice(MORE)})
             text = self.random.choice(TEXTS)
-            for _ in range(self.random.randint(1, 3)):
+            for _ in range(1 if alone else self.random.randint(1, 3)):
                 self.runs.append(f"r{len(self.runs)}.x")
                 rest += [self.runs[-1], envelope, text]
         await self.call("submit", rest)
@@ -155,10 +156,11 @@ class Twins:
         """What was handed over, where it does not get lost."""
         for twin in self.twins:
             hand = await twin.client.hget(twin.partitions[0].prefix + "worker:w.x", "hand") or b""
-            if not hand.startswith(b"h") or int(hand[1:17]) == self.handed:
+            if not hand.startswith(b"h") or int(hand[1:17]) == self.told:
                 return
         one, other = [await handover(messages) for messages in self.messages]
         assert one == other
+        self.told = one.lease
         if self.random.random() < 0.7:
             self.take_over(one.lease, one.claimed)
 
@@ -168,19 +170,26 @@ class Twins:
         if claimed is not None:
             self.running.append((claimed[0].decode(), claimed[1].decode(), lease, claimed[3]))
 
-    async def turn(self) -> None:
+    async def lull(self) -> None:
+        """Everything ends, the worker falls asleep, and runs come one by one."""
+        for _ in range(3):
+            for _ in range(6):
+                await self.turn(calm=True)
+            await self.submit(alone=True)
+
+    async def turn(self, *, calm: bool = False) -> None:
         """Some of the running steps end, some are told twice, some that ended are told again; then a claim."""
-        claims = [claim for claim in self.running if self.random.random() < 0.6]
+        claims = [claim for claim in self.running if calm or self.random.random() < 0.6]
         claims += [self.random.choice(claims) for _ in range(self.random.choice([0, 0, 1])) if claims]
         claims += [self.random.choice(self.settled[-9:]) for _ in range(self.random.choice([0, 1])) if self.settled]
         self.random.shuffle(claims)
         outcomes = [part for claim in claims for part in self.outcome(claim)]
-        want = self.random.choice([0, 3, 20, 20])
+        want = 20 if calm else self.random.choice([0, 3, 20, 20])
         self.seq += 1
         reply = await self.call(
             "turn", outcomes, worker="w.x", lane=0, seq=self.seq, want=want, asleep=0,
-            handed=self.random.choice([self.handed, self.handed, -1]),
-            queues=self.random.choice(["*", "*", "flow", "long,other", *[",".join([*PLANS, "flow", "other"])] * 3]),
+            handed=self.handed if calm else self.random.choice([self.handed, -1]),
+            queues=ALL_QUEUES if calm else self.random.choice(["*", "*", "*", "flow", "long,other", ALL_QUEUES]),
             slots=b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(want)),
             body=pack({"wi": "w", "wc": 10})[1:],
         )  # fmt: skip
@@ -241,9 +250,11 @@ async def test_edges_do_what_the_reducers_do(server: TestServer, seed: int) -> N
         await twins.begin()
         await twins.submit()
         for _ in range(120):
-            await twins.random.choice([twins.submit, *[twins.turn] * 4, *[twins.act] * (twins.random.random() < 0.4)])()
+            lulls = [twins.lull] * (twins.random.random() < 0.2)
+            acts = [twins.act] * (twins.random.random() < 0.4)
+            await twins.random.choice([twins.submit, *[twins.turn] * 4, *acts, *lulls])()
             await twins.compare()
         assert len(twins.settled) > 50
-        assert twins.handovers > 0
+        assert twins.handovers > 3
     finally:
         assert await twins.finish() == []
