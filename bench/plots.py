@@ -10,6 +10,7 @@ import matplotlib as mpl
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from bench.results import Results, figure
 
@@ -76,7 +77,9 @@ def spans(results: Results, title: str, folder: Path, stem: str) -> None:
         right = max(statistics.median(values) for values in high.values())
         left = min(statistics.median(values) for values in low.values())
         axes.set_xlim(left / 1.3, right * (right / left) ** 0.22)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.minorticks_off()
         axes.set_title(title)
         axes.set_xlabel("ms, logarithmic; full dot: median, open dot: 99th percentile")
         axes.grid(axis="x", color="#e6e8eb", linewidth=0.8)
