@@ -70,7 +70,15 @@ async def test_a_tls_connection_that_was_closed_is_a_broken_connection(files: di
     served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     served.load_cert_chain(files["cert"], files["key"])
     trusted = ssl.create_default_context(cafile=str(files["ca"]))
-    server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0, ssl=served)
+    ended = asyncio.Event()
+
+    async def read_to_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(read_to_the_end, "127.0.0.1", 0, ssl=served)
     _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusted)
 
     async def send() -> None:
@@ -81,6 +89,7 @@ async def test_a_tls_connection_that_was_closed_is_a_broken_connection(files: di
         writer.transport.close()
     with contextlib.suppress(Broken, OSError):
         await heeding_cancel(send)
+    await ended.wait()
     server.close()
 
 
