@@ -5,16 +5,18 @@ A submit by a `Workflow` does not come this way: there the input is validated as
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import jsonschema
-
+from redisflow.backend.schemas import make_validator
 from redisflow.codec import decode_payload
 from redisflow.model.errors import InvalidInput
 from redisflow.model.workflow import Plan
 
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
 MOST: Final = 256
-_validators: dict[str, jsonschema.Draft202012Validator] = {}
+_validators: dict[str, Draft202012Validator] = {}
 """By version, since a batch of thousands has one schema; the oldest goes where there are more."""
 
 
@@ -37,7 +39,7 @@ def check_input(plan: Plan, text: str | None) -> None:
     if validator is None:
         while len(_validators) >= MOST:
             del _validators[next(iter(_validators))]
-        validator = _validators[plan.version] = jsonschema.Draft202012Validator(plan.input_schema)
+        validator = _validators[plan.version] = make_validator(plan.input_schema)
     problems = [
         (".".join(str(part) for part in error.absolute_path) or "$", error.message)
         for error in validator.iter_errors(decode_payload(text))

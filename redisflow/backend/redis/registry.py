@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jsonschema
 from pydantic import ValidationError
 
 from redisflow.backend import keys as k
@@ -20,6 +19,7 @@ from redisflow.backend.checks import check_integer, check_text, check_time
 from redisflow.backend.git import git_info
 from redisflow.backend.plans import plan_fields
 from redisflow.backend.redis.core import RedisCore
+from redisflow.backend.schemas import make_validator, why_no_schema
 from redisflow.model.errors import InvalidArgument, StepNotFound, WorkflowNotFound
 from redisflow.model.states import (
     GitInfo,
@@ -243,7 +243,7 @@ def compile_registration(registration: WorkflowRegistration) -> Plan:
         raise InvalidArgument("registration", registration, "a WorkflowRegistration")
     slug = k.check_slug(registration.slug, "slug")
     schema = _schema(registration.input_schema_json)
-    needs_input = schema is not None and not jsonschema.Draft202012Validator(schema).is_valid(None)
+    needs_input = schema is not None and not make_validator(schema).is_valid(None)
     try:
         steps = tuple(_plan_step(step, slug) for step in _in_order(registration.steps))
         return Plan(slug=slug, name=registration.name, steps=steps, input_schema=schema, input_required=needs_input)
@@ -284,17 +284,18 @@ def _in_order(steps: Sequence[StepDefinition]) -> list[StepDefinition]:
 
 def _schema(given: Any) -> dict[str, Any] | None:
     """The input's JSON Schema from an object or its text; None where there is none."""
+    expected = "a JSON Schema object, or its text"
     try:
         schema = json.loads(given) if isinstance(given, str) else given
-        if schema is not None and not isinstance(schema, Mapping):
-            raise InvalidArgument("inputSchemaJSON", given, "a JSON Schema object, or its text")
-        if schema is not None:
-            jsonschema.Draft202012Validator.check_schema(schema)
-    except (json.JSONDecodeError, jsonschema.SchemaError) as error:
-        raise InvalidArgument(
-            "inputSchemaJSON", given, f"a JSON Schema object, or its text ({error.args[0]})"
-        ) from None
-    return None if schema is None else dict(schema)
+    except json.JSONDecodeError as error:
+        raise InvalidArgument("inputSchemaJSON", given, f"{expected} ({error.args[0]})") from None
+    if schema is None:
+        return None
+    if not isinstance(schema, Mapping):
+        raise InvalidArgument("inputSchemaJSON", given, expected)
+    if (why := why_no_schema(schema)) is not None:
+        raise InvalidArgument("inputSchemaJSON", given, f"{expected} ({why})")
+    return dict(schema)
 
 
 def _record(plan: Plan, location: str | None) -> Record:
