@@ -35,7 +35,7 @@ def no_children() -> Iterator[None]:
     until(lambda: not set(psutil.Process().children(recursive=True)) - before)
 
 
-@pytest.mark.parametrize("name", ["drain", "chain", "submit", "memory", "claim"])
+@pytest.mark.parametrize("name", ["drain", "chain", "submit", pytest.param("memory", marks=pytest.mark.slow), "claim"])
 def test_a_suite_measures_what_it_names(setup: Setup, own: Peer, name: str) -> None:
     results = measure(SUITES[name], [own], setup, 1)
     assert results.missing == {}

@@ -243,7 +243,7 @@ class Twins:
         return found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_edges_do_what_the_reducers_do(server: TestServer, seed: int) -> None:
     twins = Twins(server, seed)
     try:
