@@ -6,6 +6,7 @@ here waits: time passes by `travel`, which moves the skew that every script adds
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from redisflow.backend.keys import RUNNING_ANCHOR
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.header import StepField, parse_header, parse_step
 from redisflow.backend.replies import Reply
+from redisflow.backend.turns import SLOTS
 from redisflow.backend.types import Claim, Settled, Submission
 from redisflow.codec import pack
 from redisflow.model.events import Event
@@ -180,9 +182,17 @@ async def turn(
     """One turn of a worker, as its link sends it; the reply as it comes."""
     return await backend.call(
         "turn", partition, list(outcomes), worker=worker, lane=lane, seq=seq, want=want, queues=queues,
-        slots=b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(want)),
+        slots=b"".join(SLOTS[:want]),
         body=pack({"wi": worker, "wc": 10})[1:], asleep=asleep, handed=handed,
     )  # fmt: skip
+
+
+async def next_message(messages: asyncio.Queue[bytes | None]) -> bytes:
+    """The next wake-up; a look again, of a subscription that was mended, is none."""
+    async with asyncio.timeout(5):
+        while not (message := await messages.get()):
+            pass
+    return message
 
 
 def completed(run_id: str, name: str, lease: int, attempt: int = 1, output: str = "1") -> list[Any]:

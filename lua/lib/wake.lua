@@ -7,17 +7,16 @@ do
   -- so many that are there: a subscription ends with its process, long before that counts as stale
   local function wake(queue, count)
     local key = prefix .. 'sleepers:' .. queue
-    while count > 0 do
+    repeat
       local popped = pcall_write('ZPOPMAX', key, count)
       for i = 1, #popped, 2 do
-        if tonumber(popped[i + 1]) > now - AWAKE and pcall_write('SPUBLISH', prefix .. 'wake:' .. popped[i], 'w') ~= 0 then
+        if tonumber(popped[i + 1]) <= now - AWAKE then -- and so are all behind it
+          return
+        elseif pcall_write('SPUBLISH', prefix .. 'wake:' .. popped[i], 'w') ~= 0 then
           count = count - 1
         end
       end
-      if #popped == 0 then
-        return
-      end
-    end
+    until count == 0 or #popped == 0
   end
 
   -- to the workers of steps that were running when their run stopped

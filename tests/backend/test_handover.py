@@ -20,6 +20,7 @@ from tests.flows import (
     SECOND,
     completed,
     history,
+    next_message,
     plan,
     scores,
     status,
@@ -55,10 +56,7 @@ class Sleeper:
         return await turn(self.backend, self.seq, want, outcomes, worker=self.worker, **given)
 
     async def message(self) -> bytes:
-        async with asyncio.timeout(5):
-            while not (message := await self.messages.get()):
-                pass  # a look again, of a subscription that was mended
-        return message
+        return await next_message(self.messages)
 
     async def handover(self) -> Handover:
         message = await self.message()
@@ -226,6 +224,15 @@ async def test_a_wake_up_goes_on_to_who_is_there(backend: RedisBackend) -> None:
     await submit(backend, ONE)
     assert await sleeper.message() == b"w"
     assert await scores(backend, backend.partitions[0].sleepers("flow")) == {}
+
+
+async def test_a_wake_up_looks_no_further_than_the_first_stale_one(backend: RedisBackend) -> None:
+    """However many workers have died while others kept the key alive."""
+    sleepers = backend.partitions[0].sleepers("flow")
+    await backend.client.zadd(sleepers, {f"w{n}.x": await backend.now() - 3 * SECOND for n in range(50)})
+    await submit(backend, ONE)
+    assert len(await scores(backend, sleepers)) == 49
+    await backend.client.expire(sleepers, 60)
 
 
 async def test_a_worker_that_fell_asleep_long_ago_gets_nothing(backend: RedisBackend, sleeper: Sleeper) -> None:

@@ -11,6 +11,7 @@ from redisflow.backend.keys import key_hash, new_run_id, route_of_key
 from redisflow.backend.plans import plan_fields
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.steps import failure_parts, skip_data
+from redisflow.backend.turns import SLOTS
 from redisflow.codec import pack
 from tests.flows import (
     CHAIN,
@@ -128,9 +129,8 @@ async def submit_and_hand_over_along_an_edge(backend: RedisBackend) -> Call:
 async def turn_after_a_lost_message(backend: RedisBackend) -> Call:
     await submit_and_hand_over(backend)
     await submit(backend, BRANCHES, input=LONG)
-    slots = b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(2))
     named = {
-        "worker": "w1.x", "lane": 1, "seq": 1, "want": 2, "queues": "flow", "slots": slots,
+        "worker": "w1.x", "lane": 1, "seq": 1, "want": 2, "queues": "flow", "slots": b"".join(SLOTS[:2]),
         "body": pack({"wi": "w1", "wc": 10})[1:], "asleep": 1, "handed": 0,
     }  # fmt: skip
     return Call("turn", named)

@@ -18,11 +18,11 @@ from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.steps import failure_parts, skip_data
 from redisflow.backend.redis.verify import Verifier
 from redisflow.backend.scripts import Library, load_scripts
-from redisflow.backend.turns import Handover
+from redisflow.backend.turns import SLOTS, Handover
 from redisflow.codec import pack
 from redisflow.settings import Settings
 from tests.conftest import TestServer
-from tests.flows import CHAIN, DIAMOND, ERROR, ONE, PAIR, PRINTS, SECOND, completed, plan, retry, step
+from tests.flows import CHAIN, DIAMOND, ERROR, ONE, PAIR, PRINTS, SECOND, completed, next_message, plan, retry, step
 
 PLANS = {
     "one": ONE,
@@ -102,9 +102,8 @@ class Twin(RedisBackend):
 
 async def handover(messages: asyncio.Queue[bytes | None]) -> Handover:
     """The next, past wake-ups that bring nothing."""
-    async with asyncio.timeout(5):
-        while not (message := await messages.get() or b"").startswith(b"h"):
-            pass
+    while not (message := await next_message(messages)).startswith(b"h"):
+        pass
     return Handover.unpack(message[1:])
 
 
@@ -190,7 +189,7 @@ class Twins:
             "turn", outcomes, worker="w.x", lane=0, seq=self.seq, want=want, asleep=0,
             handed=self.handed if calm else self.random.choice([self.handed, -1]),
             queues=ALL_QUEUES if calm else self.random.choice(["*", "*", "*", "flow", "long,other", ALL_QUEUES]),
-            slots=b"".join(b"\xcd" + slot.to_bytes(2, "big") for slot in range(want)),
+            slots=b"".join(SLOTS[:want]),
             body=pack({"wi": "w", "wc": 10})[1:],
         )  # fmt: skip
         self.settled += [claim for claim in self.running if claim in claims]
