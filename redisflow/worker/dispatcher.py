@@ -211,18 +211,18 @@ class Dispatcher:
         asked = bool(slots)
         self._withdraw(link)  # each turn does
         missed = answer.missed
-        if missed is not None and missed.lease > link.handed:
-            link.take_over(missed)
-            if missed.slot in slots:  # it is first in turn
-                slots.remove(missed.slot)
-                slots.insert(0, missed.slot)
-            if missed.claimed is not None:
-                self._begin(link, missed.lease, missed.claimed, slots)
+        if missed is not None and missed.slot in slots:  # no claim of this turn is for it
+            slots.remove(missed.slot)
+            slots.append(missed.slot)
         for claimed in answer.claims:
             self._begin(link, answer.now, claimed, slots)
         if answer.offers and slots:
             link.offered = slots.pop()
         self._free += slots
+        if missed is not None and missed.lease > link.handed:
+            link.take_over(missed)
+            if missed.claimed is not None:
+                self._begin(link, missed.lease, missed.claimed, [])
         jobs = self._jobs.pop(id(lane), ())
         for job, code in zip(jobs, answer.answers, strict=True):
             self._on_outcome(job, code)
@@ -237,7 +237,7 @@ class Dispatcher:
             self._quiet()
 
     def _begin(self, link: TurnLink, lease: int, claimed: list[Any], slots: list[int]) -> None:
-        """Start a claimed step in the first of the slots."""
+        """Start a claimed step in the first of the slots, else in the last that was freed."""
         if slots:
             slot = slots.pop(0)
         elif self._free:

@@ -81,6 +81,34 @@ async def test_a_lost_message_costs_a_second(client: Client, settings: Settings)
         assert [event["type"] for event in await wire_of(client, run)].count("StepStarted") == 1
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_slots_are_those_of_the_events_whatever_was_lost(
+    client: Client, settings: Settings, cancelled: bool
+) -> None:
+    slow, opened = Workflow("slow"), asyncio.Event()
+
+    @slow.step
+    async def hold() -> None:
+        await opened.wait()
+
+    async with Client(settings=settings) as other, Worker(client, [slow], concurrency=3) as worker:
+        await offers(worker)
+        await deaf(worker, other.backend.listener, worker.links[0])
+        lost = await client.submit(slow)
+        if cancelled:
+            await lost.cancel()
+        runs = [await client.submit(slow) for _ in range(2)] + [lost] * (not cancelled)
+        await eventually(lambda: worker.running == len(runs))
+        slots = {job.run.decode(): job.slot for job in worker._all_jobs()}
+        opened.set()
+        for run in runs:
+            await run.result(timeout=10)
+            started = [event for event in await wire_of(client, run) if event["type"] == "StepStarted"]
+            assert [event["slotIndex"] for event in started] == [slots[run.id]]
+        await offers(worker)
+        assert sorted([*worker._dispatcher._free, worker.links[0].offered]) == [0, 1, 2]
+
+
 async def test_a_worker_that_leaves_gives_back_what_was_on_its_way(client: Client, settings: Settings) -> None:
     async with Client(settings=settings) as other:
         async with Worker(client, [flow]) as worker:
@@ -103,18 +131,21 @@ async def test_a_worker_that_leaves_withdraws_its_offer(client: Client) -> None:
 
 async def test_slots_are_not_exceeded_and_none_is_lost(client: Client) -> None:
     """Of workers with one slot, whose steps take a while."""
-    busy, inside, most = Workflow("busy"), [0], [0]
+    busy, inside, most, opened = Workflow("busy"), [0], [0], asyncio.Event()
 
     @busy.step
     async def hold() -> None:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
-        await asyncio.sleep(0.002)
+        await opened.wait()
         inside[0] -= 1
 
     async with Worker(client, [busy], concurrency=1) as one, Worker(client, [busy], concurrency=1) as two:
         for count in (1, 1, 2, 1, 3, 1, 1, 5):
+            opened.clear()
             runs = await asyncio.gather(*(client.submit(busy) for _ in range(count)))
+            await eventually(lambda count=count: inside[0] == min(count, 2))
+            opened.set()
             for run in runs:
                 await run.result(timeout=10)
         assert most == [2]
