@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from redisflow.cli.root import COMMANDS, main
 from redisflow.cli.text import clean, short, to_json
-from tests.cli.conftest import Call
+from tests.cli.conftest import Call, environment
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -28,6 +30,12 @@ def test_help_names_every_command(rf: Call) -> None:
 
 def test_version(rf: Call) -> None:
     assert rf("--version").out.startswith("redisflow ")
+
+
+def test_no_command_loads_the_library_for_schemas_before_it_needs_it() -> None:
+    code = "import sys, redisflow.backend.redis.inspect, redisflow.worker; print('jsonschema' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_options_stand_before_or_after_the_command(rf: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -192,6 +193,48 @@ async def test_an_idle_worker_is_woken_long_before_it_would_look(client: Client)
     # without wake-ups a worker looks every second, half of one on the average
     assert sorted(waits)[3] < 100_000
     assert max(waits) < 700_000
+
+
+@pytest.mark.parametrize("factory", [False, True])
+async def test_a_step_that_awaits_nothing_ends_at_once_from_python_3_12_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch, factory: bool
+) -> None:
+    """Not where the program makes its tasks in a way of its own."""
+    flow = Workflow("eager")
+
+    @flow.step
+    async def quick() -> None: ...
+
+    @flow.step
+    async def patient(quick: None) -> None:
+        await asyncio.sleep(0)
+
+    made, ended = [0], {}
+
+    def make(loop: Any, body: Any, **more: Any) -> asyncio.Task[Any]:
+        made[0] += 1
+        return asyncio.Task(body, loop=loop, **more)
+
+    loop = asyncio.get_running_loop()
+    if factory:
+        loop.set_task_factory(make)
+    try:
+        async with Worker(client, [flow]) as worker:
+            start = worker._executors.start
+
+            def watch(job: Any) -> None:
+                before = made[0]
+                start(job)
+                ended[job.step.decode()] = job.slot == -1
+                assert made[0] - before == factory
+
+            monkeypatch.setattr(worker._executors, "start", watch)
+            for _ in range(2):  # for the first the plan has to be read
+                run = await client.submit(flow)
+                await run.result(timeout=10)
+    finally:
+        loop.set_task_factory(None)
+    assert ended == {"quick": sys.version_info >= (3, 12) and not factory, "patient": False}
 
 
 async def test_a_delayed_run_starts_when_it_is_due(client: Client) -> None:
