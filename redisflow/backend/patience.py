@@ -114,8 +114,8 @@ async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
     The client sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes as the sending ends.
 
     Raises:
-        ConnectionError: also for a connection that was closed while the call was about to write to it, which raises
-            AttributeError, of the client library or, with TLS, of asyncio.
+        ConnectionError: also for a connection that was closed while the call was about to write to it, which the client
+            library and asyncio tell by errors of their own; see `_closed_in_between`.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -124,10 +124,27 @@ async def heeding_cancel(call: Callable[[], Awaitable[T]]) -> T:
         await asyncio.sleep(0)  # one that Ctrl-C asked for in the middle of other code is raised here
     try:
         return await call()
-    except AttributeError as error:
-        if error.obj is None and error.name in ("writelines", "_write_appdata"):
+    except (AttributeError, TypeError) as error:
+        if _closed_in_between(error):
             raise ConnectionError("the connection was closed") from error
         raise
     finally:
         if task.cancelling() > before:
             raise asyncio.CancelledError
+
+
+def _closed_in_between(error: AttributeError | TypeError) -> bool:
+    """Whether a write met a connection that another task had closed.
+
+    It has no stream any more (the client library), no protocol (asyncio with TLS) or no writer (asyncio of Python 3.12 and
+    3.13, whose `writelines` does not look whether the transport is closed).
+    """
+    if isinstance(error, AttributeError):
+        return error.obj is None and error.name in ("writelines", "_write_appdata")
+    frame = None
+    trace = error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+    if frame is None or frame.f_code.co_name != "writelines":
+        return False
+    return str(frame.f_globals.get("__name__")).startswith("asyncio.")

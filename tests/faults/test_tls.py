@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Connection
 from redis.exceptions import ConnectionError as Broken
 
 from redisflow import Client, ServerUnavailable
@@ -91,14 +90,3 @@ async def test_a_tls_connection_that_was_closed_is_a_broken_connection(files: di
         await heeding_cancel(send)
     await ended.wait()
     server.close()
-
-
-async def test_a_connection_without_its_stream_is_a_broken_connection() -> None:
-    """As the client library leaves one that was closed in between."""
-    connection = Connection()
-
-    async def send() -> None:
-        connection._writer.writelines([b"PING\r\n"])
-
-    with pytest.raises(Broken, match="the connection was closed"):
-        await heeding_cancel(send)
