@@ -221,7 +221,7 @@ class Client:
             WorkflowNotFound, InvalidInput, InvalidArgument, PayloadTooLarge, RunExists: nothing was written.
             NotReplicated: as `submit_many`.
         """
-        runs: list[Run[Any]] = await self.submit_many(workflow, [Submission(input, **options)])
+        runs: list[Run[Any]] = await self.submit_many(workflow, [Submission(input, **options) if options else input])
         return runs[0]
 
     async def submit_many(

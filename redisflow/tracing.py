@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ except ImportError:
     _installed = False
 else:
     _installed = True
+    _named = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ  # then the first look for a provider makes it
     _W3C = TraceContextTextMapPropagator()
 
 SYSTEM = "redisflow"
+_OFF = nullcontext(None)
 NAMES = ("traceparent", "tracestate")
 """Names in a run's metadata."""
 FLUSH_MS = 3_000
@@ -41,7 +44,9 @@ FLUSH_MS = 3_000
 
 def enabled() -> bool:
     """Whether a provider has been set: spans are then made."""
-    return _installed and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    if not _installed or (getattr(trace, "_TRACER_PROVIDER", _named) is None and not _named):
+        return False  # `get_tracer_provider` would look into the environment each time: a tenth of a lone submit
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def carrier() -> dict[str, str]:
@@ -65,7 +70,7 @@ def current_ids() -> tuple[str, str] | None:
 def submitting(slug: str) -> AbstractContextManager[Span | None]:
     """Producer span around a submission; None where tracing is off."""
     if not enabled():
-        return nullcontext()
+        return _OFF
     return trace.get_tracer(SYSTEM).start_as_current_span(
         f"send {slug}", kind=trace.SpanKind.PRODUCER,
         attributes={

@@ -87,20 +87,14 @@ class Keys:
         suffix: what stands behind the colon in the hash tag; chosen at creation so that slots lie evenly over the nodes.
     """
 
-    __slots__ = ("prefix",)
+    __slots__ = ("meta", "never", "prefix")
 
     def __init__(self, namespace: str, suffix: str) -> None:
         self.prefix = f"{{{namespace}:{suffix}}}:"
-
-    @property
-    def meta(self) -> str:
+        self.meta = self.prefix + "meta"
         """Hash, registry: epoch, schema, clock, skew, the reclaimer's last tick. `{redisflow:0}:meta`."""
-        return self.prefix + "meta"
-
-    @property
-    def never(self) -> str:
+        self.never = self.prefix + "never"
         """Never exists: declared by every script, so that a migrating slot answers TRYAGAIN. `{redisflow:0}:never`."""
-        return self.prefix + "never"
 
     def run(self, run_id: str) -> str:
         """Hash, fold: a run's header, steps, outputs and input. `{redisflow:0}:run:k3x9a.81hd`."""

@@ -153,6 +153,15 @@ def test_without_the_api_all_works(settings: Settings, tmp_path: Path) -> None:
     assert done.stdout == "hello None False None\n", done.stderr
 
 
+def test_a_provider_named_by_the_environment_is_one(tmp_path: Path) -> None:
+    code = "from redisflow import tracing; print(tracing.enabled())"
+    env = environment(OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 async def test_log_records_carry_the_trace(client: Client, spans: InMemorySpanExporter) -> None:
     lines: list[dict[str, Any]] = []
 
