@@ -137,10 +137,7 @@ do
     for _, edge in ipairs(used_edges) do
       local group, count, types = edge.group, edge.used, child(written, edge.slug)
       most = max(most, group[count].place + edge.size / 2 - 1)
-      for i = 3, edge.size, 2 do
-        local kind = edge.entry[i]
-        types[kind] = (types[kind] or 0) + count
-      end
+      types[edge.kinds] = (types[edge.kinds] or 0) + count
       if edge.into then
         move_run(edge, group, count)
       end

@@ -69,9 +69,12 @@ do
   -- what all edges have: the entry of the stream with places for its key and id, the states behind, and the indexes a run moves between
   local function new_edge(run, to_step)
     local slug, was, is = slug_of(run), run.was_status, run.status
-    local moves, index = was ~= is, index_of(slug)
+    local moves, index, kinds = was ~= is, index_of(slug), run.events[1]
+    for i = 3, run.count, 2 do
+      kinds = kinds .. '+' .. run.events[i]
+    end
     return {
-      slug = slug, entry = { false, false, unpack(run.events, 1, run.count) }, size = run.count + 2, to_run = run_state(run),
+      slug = slug, kinds = kinds, entry = { false, false, unpack(run.events, 1, run.count) }, size = run.count + 2, to_run = run_state(run),
       to_step = to_step, out_of = moves and was and index[was], into = moves and index[is], group = {}, used = 0,
     }
   end
@@ -169,7 +172,7 @@ do
     for i = 3, claim.size do
       both.entry[edge.size + i - 2] = claim.entry[i]
     end
-    both.to_run, both.claim, both.group, both.used = claim.to_run, claim, {}, 0
+    both.to_run, both.claim, both.kinds, both.group, both.used = claim.to_run, claim, edge.kinds .. '+' .. claim.kinds, {}, 0
     here.edges = here.edges + 1
     return both
   end

@@ -1,8 +1,9 @@
 -- Rollups: hash `stats:<minute>`, read by what must answer at once however many runs there are. Of each minute how many events of each
--- type were written, by workflow (`n:<slug>:<type>`), and histograms of how long attempts waited (`w<bucket>`), steps took
--- (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables, written once a call, and no transition fails for it.
+-- type were written, by workflow (`n:<slug>:<type>`, or `n:<slug>:<type>+<type>…` of those that an edge wrote together), and histograms
+-- of how long attempts waited (`w<bucket>`), steps took (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables,
+-- written once a call, and no transition fails for it.
 -- @include lib/open
-local written -- how many events, by slug and type
+local written -- how many events, by slug and type or types
 local buckets
 
 each_call(function()

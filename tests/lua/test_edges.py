@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.rollups import Rollups
 from redisflow.backend.redis.steps import failure_parts, skip_data
 from redisflow.backend.redis.verify import Verifier
 from redisflow.backend.scripts import Library, load_scripts
@@ -93,11 +95,19 @@ class Twin(RedisBackend):
 
     async def everything(self) -> dict[bytes, Any]:
         """Every key with what it holds, but for kept replies, which a random name tells apart."""
-        found = await self.client.eval(EVERYTHING, 0, self.partitions[0].prefix)
-        return {
-            name: sorted(zip(value[::2], value[1::2], strict=True)) if kind == b"hash" else value
-            for name, kind, value in found
-        }
+        everything: dict[bytes, Any] = {}
+        for name, kind, value in await self.client.eval(EVERYTHING, 0, self.partitions[0].prefix):
+            fields = dict(zip(value[::2], value[1::2], strict=True)) if kind == b"hash" else value
+            everything[name] = counted(fields) if name.startswith(b"stats:") else fields
+        return everything
+
+
+def counted(fields: dict[bytes, bytes]) -> Rollups:
+    """What the counters of a minute say: an edge counts the events of an entry together."""
+    found = Rollups(0, 1, by_minute=[Counter()])
+    for name, count in fields.items():
+        found.add(0, name.decode(), int(count))
+    return found
 
 
 async def handover(messages: asyncio.Queue[bytes | None]) -> Handover:

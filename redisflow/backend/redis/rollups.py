@@ -59,9 +59,10 @@ class Rollups:
     def add(self, minute: int, name: str, count: int) -> None:
         """Take up a field of a minute's hash."""
         if name.startswith("n:"):
-            slug, _, kind = name[2:].rpartition(":")
-            self.events.setdefault(slug, Counter())[kind] += count
-            self.by_minute[minute][kind] += count
+            slug, _, kinds = name[2:].rpartition(":")
+            for kind in kinds.split("+"):  # written together
+                self.events.setdefault(slug, Counter())[kind] += count
+                self.by_minute[minute][kind] += count
             return
         histogram = {"w": self.waits, "s": self.steps, "r": self.runs}[name[0]]
         histogram.buckets[int(name[1:])] += count
