@@ -46,7 +46,6 @@ do
 
   local function move_handed(edge, group)
     put(here.running, now_text, group[1].id .. edge.roots[1].tail)
-    count_bucket('w', bucket_of(edge.size / 2 - 2))
   end
 
   local function move_submissions(edge, group, count)
@@ -112,9 +111,7 @@ do
         list[n + 1], list[n + 2] = at, group[i].id .. tail
         n = n + 2
       end
-      if edge.claim then
-        count_bucket('w', bucket_of(edge.size / 2 - 3), count)
-      else
+      if not edge.claim then
         expect(edge.queue, now + 1, count)
       end
     end

@@ -162,8 +162,8 @@ do
     return edge
   end
 
-  -- an edge that schedules a step, with the claim of that step behind it
-  local function with_claim(edge, claim)
+  -- an edge that schedules a step from its event number `from` on, with the claim of that step behind it
+  local function with_claim(edge, claim, from)
     local both = {}
     for key, value in pairs(edge) do
       both[key] = value
@@ -172,7 +172,8 @@ do
     for i = 3, claim.size do
       both.entry[edge.size + i - 2] = claim.entry[i]
     end
-    both.to_run, both.claim, both.kinds, both.group, both.used = claim.to_run, claim, edge.kinds .. '+' .. claim.kinds, {}, 0
+    both.to_run, both.claim, both.group, both.used = claim.to_run, claim, {}, 0
+    both.kinds = edge.kinds .. '+' .. claim.kinds .. '+w' .. bucket_of(both.size / 2 - 2 - from)
     here.edges = here.edges + 1
     return both
   end
@@ -184,7 +185,7 @@ do
       local field = edge.to_other .. doubles[now + 1] .. NEVER_RAN
       local head = heads[edge.to_run]
       local claim = head and claim_edge(head, id, edge.follower, text, field, true) -- of a run that goes on, with input or without
-      onward = claim and with_claim(edge, claim)
+      onward = claim and with_claim(edge, claim, 1)
       if onward then
         onward.to_other = claim.to_step
       end
@@ -201,7 +202,7 @@ do
       local root, head = edge.roots[1], #edge.roots == 1 and heads[edge.to_run]
       local claim = head
         and claim_edge(head, id, root.name, edge.to_run .. format('%016d', now) .. NO_TIMES, root.to_step .. doubles[now] .. NEVER_RAN, has_input)
-      handed = claim and with_claim(edge, claim)
+      handed = claim and with_claim(edge, claim, 0)
       if handed then
         handed.into, handed.roots = claim.into, { { field_name = root.field_name, tail = root.tail, to_step = claim.to_step } }
       end

@@ -1,9 +1,9 @@
 -- Rollups: hash `stats:<minute>`, read by what must answer at once however many runs there are. Of each minute how many events of each
--- type were written, by workflow (`n:<slug>:<type>`, or `n:<slug>:<type>+<type>…` of those that an edge wrote together), and histograms
--- of how long attempts waited (`w<bucket>`), steps took (`s<bucket>`) and runs took (`r<bucket>`). A cache: counted up in tables,
--- written once a call, and no transition fails for it.
+-- type were written, by workflow (`n:<slug>:<type>`), and histograms of how long attempts waited (`w<bucket>`), steps took
+-- (`s<bucket>`) and runs took (`r<bucket>`). What is the same for all runs of an edge is counted together, joined by `+`: its types, and
+-- the wait of a step that it both schedules and claims. A cache: counted up in tables, written once a call, and no transition fails for it.
 -- @include lib/open
-local written -- how many events, by slug and type or types
+local written -- how many events, by slug and type, or several types
 local buckets
 
 each_call(function()
@@ -21,9 +21,9 @@ do
   end
 end
 
-local function count_bucket(kind, bucket, count)
+local function count_bucket(kind, bucket)
   local counted = buckets[kind]
-  counted[bucket] = (counted[bucket] or 0) + (count or 1)
+  counted[bucket] = (counted[bucket] or 0) + 1
 end
 
 -- a call a field: HMGET and HSET of all of them cost half as much again

@@ -70,7 +70,8 @@ class Handover:
     @classmethod
     def unpack(cls, message: bytes) -> Handover:
         """From a wake-up that brings a step."""
-        return cls.parse(msgpack.unpackb(message, raw=True))
+        lease, slot, claimed = msgpack.unpackb(message, raw=True)
+        return cls(lease, int.from_bytes(slot[1:], "big"), claimed)
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -137,10 +138,7 @@ class Worker:
         )  # fmt: skip
         self._heartbeat.start()
         for index, keys in enumerate(partitions):
-            await self.backend.listener.subscribe(
-                keys.wake_channel(self.id),
-                lambda message, index=index: self._on_wake(index, message),  # type: ignore[misc]
-            )
+            await self.backend.listener.subscribe(keys.wake_channel(self.id), partial(self._on_wake, index))
         capture.acquire()  # before the first claim can be answered, else what its step prints would be lost
         self._captured = True
         try:
