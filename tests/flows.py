@@ -210,10 +210,18 @@ def pack_entry(*events: tuple[str, str, bytes, str]) -> list[bytes]:
 
 async def snapshot(backend: RedisBackend) -> dict[bytes, bytes]:
     """Every key as Redis dumps it, save what each call may touch: the clock, kept replies, and counters of the minute."""
-    found: dict[bytes, bytes] = {}
+    found: list[bytes] = []
     for keys in backend.partitions:
         async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000):
             name = key.decode()[len(keys.prefix) :]
             if name != "meta" and not name.startswith(("once:", "probe", "stats:")):
-                found[key] = await backend.client.dump(key)
-    return found
+                found.append(key)
+    return await dumps(backend, found)
+
+
+async def dumps(backend: RedisBackend, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Keys as Redis dumps them, in one round trip."""
+    pipe = backend.client.pipeline(transaction=False)
+    for key in keys:
+        pipe.dump(key)
+    return dict(zip(keys, await pipe.execute(), strict=True))

@@ -19,6 +19,7 @@ from redisflow.model.states import RunSubmission
 from redisflow.settings import Settings
 from tests.conformance.conftest import Contract
 from tests.conformance.wrong_arguments import ELSEWHERE, GOOD, SHOP, WRONG, Part
+from tests.flows import dumps
 
 METHODS = [name for name in dir(Backend) if not name.startswith("_")]
 
@@ -41,7 +42,7 @@ async def call(backend: Backend, name: str, arguments: dict[str, Any]) -> Any:
 async def snapshot(backend: Contract) -> dict[bytes, bytes]:
     """Every key of the namespace with its value."""
     keys = sorted([key async for key in backend.client.scan_iter(match=f"{{{backend.namespace}*", count=1000)])
-    return dict(zip(keys, [await backend.client.dump(key) for key in keys], strict=True))
+    return await dumps(backend, keys)
 
 
 def names(error: UsageError, argument: str) -> bool:

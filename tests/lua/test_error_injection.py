@@ -78,12 +78,15 @@ async def run_shimmed(backend: RedisBackend, script: Script, call: Call, nth: in
 async def wipe(backend: RedisBackend) -> None:
     """Take the runs away, keep the namespace and its plans."""
     keys = backend.partitions[0]
-    async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000):
-        if not key.decode()[len(keys.prefix) :].startswith(("meta", "plan", "running")):
-            await backend.client.delete(key)
-    for member in await backend.client.zrange(keys.running, 0, -1):
-        if b"|" in member:
-            await backend.client.zrem(keys.running, member)
+    gone = [
+        key
+        async for key in backend.client.scan_iter(match=f"{keys.prefix}*", count=1000)
+        if not key.decode()[len(keys.prefix) :].startswith(("meta", "plan", "running"))
+    ]
+    if gone:
+        await backend.client.delete(*gone)
+    if members := [member for member in await backend.client.zrange(keys.running, 0, -1) if b"|" in member]:
+        await backend.client.zrem(keys.running, *members)
 
 
 async def all_runs(backend: RedisBackend) -> list[str]:
