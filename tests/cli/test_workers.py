@@ -76,8 +76,9 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 async def test_versions(rf: Call, flow: Path, tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / ".gitignore").write_text("__pycache__/\n")
     git(tmp_path, "init", "-b", "trunk")
-    git(tmp_path, "add", flow.name)
+    git(tmp_path, "add", ".gitignore", flow.name)
     git(tmp_path, "commit", "-m", "first")
     await register(settings, flow)
     flow.write_text(flow.read_text().replace("def stock", "def stocked").replace("stock: int", "stocked: int"))
