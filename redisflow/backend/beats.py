@@ -39,6 +39,7 @@ class BeatLine:
         self._timeout = timeout
         self._address = address
         self._connection = self._make(address)
+        self._delivered = True
 
     def _make(self, address: Address) -> Any:
         pool = self._server.blocking_client(address).connection_pool
@@ -46,18 +47,26 @@ class BeatLine:
         return pool.make_connection()
 
     def beat(self, info: str, leases: list[Any]) -> list[int] | None:
-        """One beat: a code a lease. None where it was not delivered, which is logged; the next one connects anew.
+        """One beat: a code a lease. None where it was not delivered; the next one connects anew.
+
+        The log tells of the first of several that were not delivered, and when they are again.
 
         Args:
             info: what the worker says of itself, JSON.
             leases: run, step and lease in turn.
         """
         try:
-            return self._beat(info, leases)
+            codes = self._beat(info, leases)
         except (RedisError, OSError, RedisflowError) as error:
-            log.warning("heartbeat not delivered: %s", error)
+            if self._delivered:
+                log.warning("heartbeat not delivered: %s; trying again", error)
+            self._delivered = False
             self.close()
             return None
+        if not self._delivered:
+            log.info("heartbeats are delivered again")
+        self._delivered = True
+        return codes
 
     def _beat(self, info: str, leases: list[Any]) -> list[int]:
         if not self._connection.is_connected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from redisflow import Client, Reclaimer, Run, Settings, StepContext, Worker, Workflow
+from redisflow.backend.beats import BeatLine
 from redisflow.model.errors import ServerUnavailable
 from tests.conftest import TestServer, assert_consistent, eventually, until
 from tests.faults.harness import SHORT, ends_once, has, is_calm, more_than
@@ -290,3 +292,21 @@ async def test_functions_that_a_full_server_takes_no_more_are_waited_for(
         await assert_consistent(client.backend)
     control.close()
     server.close()
+
+
+async def test_a_heartbeat_tells_of_an_outage_once(
+    durable: TestServer, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Client(settings=settings.model_copy(update={"url": durable.url})) as client:
+        backend = client.backend
+        line = BeatLine(backend, 0, "w1.boot", await backend.server.address_of(backend.partitions[0].meta), 5.0)
+        with caplog.at_level(logging.INFO, "redisflow.worker"):
+            assert line.beat("{}", []) == []
+            durable.kill()
+            assert [line.beat("{}", []) for _ in range(3)] == [None] * 3
+            durable.start()
+            assert line.beat("{}", []) == []
+        line.close()
+    first, second = [message for message in caplog.messages if "heartbeat" in message]
+    assert first.startswith("heartbeat not delivered: ")
+    assert second == "heartbeats are delivered again"
