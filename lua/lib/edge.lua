@@ -162,7 +162,7 @@ do
     return edge
   end
 
-  -- an edge that schedules a step from its event number `from` on, with the claim of that step behind it
+  -- an edge that schedules a step, with the claim of that step behind it; the step waits from the event number `from` on, a µs each
   local function with_claim(edge, claim, from)
     local both = {}
     for key, value in pairs(edge) do

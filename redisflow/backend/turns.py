@@ -70,8 +70,7 @@ class Handover:
     @classmethod
     def unpack(cls, message: bytes) -> Handover:
         """From a wake-up that brings a step."""
-        lease, slot, claimed = msgpack.unpackb(message, raw=True)
-        return cls(lease, int.from_bytes(slot[1:], "big"), claimed)
+        return cls.parse(msgpack.unpackb(message, raw=True))
 
 
 @dataclass(slots=True)
