@@ -98,7 +98,8 @@ async def all_runs(backend: RedisBackend) -> list[str]:
 
 async def live_runs(backend: RedisBackend) -> list[str]:
     """Every run with a hash that has not ended."""
-    return [run for run in await all_runs(backend) if await status(backend, run) in ("pending", "running")]
+    states = await backend.get_runs(await all_runs(backend))
+    return [state.run_id for state in states if state and state.status in ("pending", "running")]
 
 
 async def drive(backend: RedisBackend, rounds: int = 40) -> list[str]:
