@@ -33,12 +33,12 @@ shop = Workflow("shop", input=Order)
 
 
 @shop.step
-def price(order: Order) -> int:
+async def price(order: Order) -> int:  # on the loop, as the next: so it has ended when that one fails
     return order.cents * 2
 
 
 @shop.step
-def stock(order: Order) -> int:
+async def stock(order: Order) -> int:
     if order.fail:
         raise ValueError("no \\x1b[31mstock")
     return 1

@@ -252,7 +252,7 @@ class Twins:
         return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 async def test_edges_do_what_the_reducers_do(server: TestServer, seed: int) -> None:
     twins = Twins(server, seed)
     try:
