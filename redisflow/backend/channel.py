@@ -98,7 +98,7 @@ class Channel(asyncio.Protocol):
             else:
                 future.set_result(reply)
 
-        self.send(hiredis.pack_command(args), answer)
+        self.send(pack_command(*args), answer)
         return future
 
     def close(self, why: Exception | None = None) -> None:

@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable
+from traceback import walk_tb
 from typing import TypeVar
 
 from redis.exceptions import (
@@ -141,10 +142,5 @@ def _closed_in_between(error: AttributeError | TypeError) -> bool:
     """
     if isinstance(error, AttributeError):
         return error.obj is None and error.name in ("writelines", "_write_appdata")
-    frame = None
-    trace = error.__traceback__
-    while trace is not None:
-        frame, trace = trace.tb_frame, trace.tb_next
-    if frame is None or frame.f_code.co_name != "writelines":
-        return False
-    return str(frame.f_globals.get("__name__")).startswith("asyncio.")
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_code.co_name == "writelines" and str(frame.f_globals.get("__name__")).startswith("asyncio.")

@@ -49,8 +49,7 @@ class Submission:
         Raises:
             InvalidArgument: names the argument, its value and what is allowed.
         """
-        if self.priority != 0:
-            check_integer("priority", self.priority, -100, 100)
+        check_integer("priority", self.priority, -100, 100)
         if self.delay_us is not None:
             check_integer("delay", self.delay_us, 0, MOST_DELAY, allowed="from 0 to 10 years")
         if self.available_at_us is not None:

@@ -155,7 +155,7 @@ class Executors:
 
     async def _body(self, job: Job, step: Step, context: Context) -> Any:
         stored = job.stored
-        if stored[0][:1] == b"@" or (len(stored) > 1 and any(text[:1] == b"@" for text in stored[2::2])):
+        if b"@" in [text[:1] for text in stored[::2]]:
             stored = await self._fetch(job)
         text = stored[0]
         outputs = {stored[i].decode(): stored[i + 1][1:] for i in range(1, len(stored), 2)}

@@ -58,21 +58,14 @@ class Rollups:
 
     def add(self, minute: int, name: str, count: int) -> None:
         """Take up a field of a minute's hash."""
-        if not name.startswith("n:"):
-            self._histograms[name[0]].buckets[int(name[1:])] += count
-            return
-        slug, _, together = name[2:].rpartition(":")
+        histograms = {"w": self.waits, "s": self.steps, "r": self.runs}
+        slug, _, together = name.removeprefix("n:").rpartition(":")
         for counted in together.split("+"):
-            if counted[0] in self._histograms:
-                self.add(minute, counted, count)
+            if histogram := histograms.get(counted[0]):  # types of events begin with a capital
+                histogram.buckets[int(counted[1:])] += count
             else:
                 self.events.setdefault(slug, Counter())[counted] += count
                 self.by_minute[minute][counted] += count
-
-    @property
-    def _histograms(self) -> dict[str, Histogram]:
-        """By the letter of their fields; types of events begin with a capital."""
-        return {"w": self.waits, "s": self.steps, "r": self.runs}
 
     def merge(self, other: Rollups, sign: int = 1) -> None:
         """Add what happened in other minutes, or take it away with -1; `by_minute` stays as it is."""
