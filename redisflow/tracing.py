@@ -45,7 +45,7 @@ FLUSH_MS = 3_000
 def enabled() -> bool:
     """Whether a provider has been set: spans are then made."""
     if not _installed or (getattr(trace, "_TRACER_PROVIDER", _named) is None and not _named):
-        return False  # `get_tracer_provider` would look into the environment each time: a tenth of a lone submit
+        return False  # `get_tracer_provider` looks into the environment each time: a tenth of a lone submit's Python
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
