@@ -3,7 +3,7 @@
 -- KEYS meta hash
 -- KEYS never string
 -- ARGV epoch string
--- ARGV request string
+-- ARGV request string           '' of one run whose id was made for this call: the run itself tells a repeat
 -- ARGV runs_from list           three a run: id, RunSubmitted envelope, input
 -- RETURNS {OK, {code or {EXISTS, run id[, 1 in another partition]} or {REJECTED, why}} a run}
 -- EVENTS RunSubmitted StepScheduled WorkflowStarted WorkflowInputValidation StepStarted
@@ -40,7 +40,12 @@ local function any_exists()
   end
 end
 
-local doubtful = any_exists()
+local doubtful = false
+if request ~= '' then
+  doubtful = any_exists()
+elseif call('EXISTS', prefix .. 'run:' .. ARGV[runs_from] .. ':events', prefix .. 'once:' .. ARGV[runs_from]) > 0 then -- what delete left
+  return { OK, { OK } }
+end
 local replies, k = {}, 0
 local keyed, made = {}, {}
 local unpacked, edges = {}, {} -- by envelope: runs of one call mostly have the same

@@ -221,8 +221,16 @@ class Client:
             WorkflowNotFound, InvalidInput, InvalidArgument, PayloadTooLarge, RunExists: nothing was written.
             NotReplicated: as `submit_many`.
         """
-        runs: list[Run[Any]] = await self.submit_many(workflow, [Submission(input, **options) if options else input])
-        return runs[0]
+        plan, flow = await self._register(workflow)
+        with tracing.submitting(plan.slug) as span:
+            context = {} if span is None else tracing.carrier()
+            spec = self._spec(plan, flow, Submission(input, **options) if options else input, context)
+            result = await self._submit_spec(plan, spec)
+            if span is not None:
+                tracing.submitted(span, [result.run_id])
+        if self.settings.durability == "replicated":
+            await self._confirm_replicated([result])
+        return Run(result.run_id, result.is_new, self, flow)
 
     async def submit_many(
         self, workflow: Workflow[In, Out] | Task[..., Any, Out] | str, inputs: Iterable[In | Submission[In]]
@@ -237,39 +245,48 @@ class Client:
             InvalidInput, InvalidArgument, PayloadTooLarge: one item is wrong; nothing was written.
             NotReplicated: with `durability="replicated"`, no replica confirmed the runs in time; it says whether they are stored.
         """
-        flow: Workflow[Any, Any] | None = None
-        if isinstance(workflow, str):
-            plan = await self._plan_of(workflow)
-        else:
-            flow = workflow.workflow if isinstance(workflow, Task) else workflow
-            plan = flow.plan
-            if plan.version not in self._registered:
-                await self.backend.register_plan(plan, location=flow.location)
-                self._registered.add(plan.version)
+        plan, flow = await self._register(workflow)
         with tracing.submitting(plan.slug) as span:
             context = {} if span is None else tracing.carrier()
-            specs = []
-            for item in inputs:
-                if isinstance(item, Submission):
-                    specs.append(self._spec(plan, flow, item, context))
-                else:
-                    specs.append(BackendSubmission(self._input_text(plan, flow, item), metadata=context or None))
+            specs = [self._spec(plan, flow, item, context) for item in inputs]
             results = await self._submit_specs(plan, specs)
             if span is not None:
                 tracing.submitted(span, [result.run_id for result in results])
         if self.settings.durability == "replicated":
-            run_ids = [result.run_id for result in results]
-            await self.backend.confirm_replicated(run_ids, timeout_us=self.settings.replication_timeout)
+            await self._confirm_replicated(results)
         return [Run(result.run_id, result.is_new, self, flow) for result in results]
 
+    async def _register(self, workflow: Any) -> tuple[Plan, Workflow[Any, Any] | None]:
+        """The plan of a workflow, registered, and the workflow where it is not named by its slug."""
+        if isinstance(workflow, str):
+            return await self._plan_of(workflow), None
+        flow: Workflow[Any, Any] = workflow.workflow if isinstance(workflow, Task) else workflow
+        plan = flow.plan
+        if plan.version not in self._registered:
+            await self.backend.register_plan(plan, location=flow.location)
+            self._registered.add(plan.version)
+        return plan, flow
+
+    async def _submit_spec(self, plan: Plan, spec: BackendSubmission) -> SubmitResult:
+        if self._coalescer is None:
+            return (await self.backend.submit(plan, [spec]))[0]
+        return await self._coalescer.submit(plan, spec)
+
     async def _submit_specs(self, plan: Plan, specs: list[BackendSubmission]) -> list[SubmitResult]:
-        if len(specs) == 1 and self._coalescer is not None:
-            return [await self._coalescer.submit(plan, specs[0])]
+        if len(specs) == 1:
+            return [await self._submit_spec(plan, specs[0])]
         return await self.backend.submit(plan, specs)
 
+    async def _confirm_replicated(self, results: Sequence[SubmitResult]) -> None:
+        run_ids = [result.run_id for result in results]
+        await self.backend.confirm_replicated(run_ids, timeout_us=self.settings.replication_timeout)
+
     def _spec(
-        self, plan: Plan, flow: Workflow[Any, Any] | None, item: Submission[Any], context: dict[str, str]
+        self, plan: Plan, flow: Workflow[Any, Any] | None, item: Any, context: dict[str, str]
     ) -> BackendSubmission:
+        """What the backend stores of an input, or of a `Submission`."""
+        if not isinstance(item, Submission):
+            return BackendSubmission(self._input_text(plan, flow, item), metadata=context or None)
         return BackendSubmission(
             input=self._input_text(plan, flow, item.input), run_id=item.run_id, available_at_us=_time(item.at),
             delay_us=None if item.delay is None else _duration("delay", item.delay), priority=item.priority,

@@ -387,6 +387,11 @@ local function note_remade(run, why)
   return why
 end
 
+local KEPT = 900000000 -- µs that the reply of a call is kept
+local function keep_reply(key, answer)
+  return write('SET', key, cmsgpack.pack(answer), 'PX', '900000')
+end
+
 local commit
 do
   local function mend()
@@ -457,7 +462,7 @@ do
       settle()
     end
     if kept_key then
-      write('SET', kept_key, cmsgpack.pack(kept_answer), 'PX', '900000')
+      keep_reply(kept_key, kept_answer)
     end
     return clean and not broken
   end

@@ -1,5 +1,5 @@
 -- Repeats: the reply of a call is kept under its request id, and a repeat is answered from it. A script that includes this begins with
--- `repeated`, as the loader sees to it.
+-- `repeated`, as the loader sees to it. A call without a request id keeps nothing, since what it writes tells a repeat.
 -- @include lib/commit
 local repeated, keep
 do
@@ -7,8 +7,8 @@ do
 
   -- the kept reply where this call is a repeat
   function repeated(request)
-    once_key = prefix .. 'once:' .. request
-    local earlier = call('GET', once_key)
+    once_key = request ~= '' and prefix .. 'once:' .. request
+    local earlier = once_key and call('GET', once_key)
     return earlier and cmsgpack.unpack(earlier)
   end
 

@@ -8,6 +8,7 @@ call opens it anew.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from redisflow.backend.channel import Answer, Channel, open_channel
@@ -29,8 +30,8 @@ class CallLine:
         self._opening = asyncio.Lock()
         self._watch: asyncio.TimerHandle | None = None
 
-    async def call(self, *words: Any) -> Any:
-        """The reply to a command.
+    def call(self, *words: Any) -> Awaitable[Any]:
+        """Send a command, at once where the line is open; what it gives is awaited for the reply.
 
         Raises:
             OSError: the line could not be opened, broke, or gave no answer in time.
@@ -38,14 +39,17 @@ class CallLine:
         """
         channel = self._channel
         if channel is None or channel.closed:
-            async with self._opening:
-                if self._channel is None or self._channel.closed:
-                    self._channel = await open_channel(self._address, _ignore)
-                channel = self._channel
+            return self._open_and_call(words)
         reply = channel.call(*words)
         if self._watch is None:  # one for all: a timer a call is a tenth of what a lone call costs
             self._watch_for_silence(channel)
-        return await reply
+        return reply
+
+    async def _open_and_call(self, words: tuple[Any, ...]) -> Any:
+        async with self._opening:
+            if self._channel is None or self._channel.closed:
+                self._channel = await open_channel(self._address, _ignore)
+        return await self.call(*words)
 
     def _watch_for_silence(self, channel: Channel) -> None:
         self._watch = asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._look, channel, channel.oldest)

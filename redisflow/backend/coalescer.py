@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from redisflow.backend.redis import RedisBackend
 from redisflow.backend.types import Submission, SubmitResult
-from redisflow.model.errors import RedisflowError
 from redisflow.model.workflow import Plan
 
 CALLS = 2
@@ -46,12 +45,9 @@ class Coalescer:
             return await future
         self._calls, self._sent = 1, 1
         try:
-            (result,) = await self._backend.submit_each(plan, [submission])
+            return await self._backend.submit_one(plan, submission)
         finally:
             self._end(1)
-        if isinstance(result, RedisflowError):
-            raise result
-        return result
 
     def _go_on(self) -> None:
         if self._waiting and self._calls < CALLS:

@@ -188,30 +188,28 @@ class Server:
     async def call_once(self, script: Script, keys: Keys, argv: list[Any]) -> list[Any]:
         """One FCALL, with the library loaded where the server lacks it; no retry."""
         words = ("FCALL", script.function, 2, keys.meta, keys.never, *argv)
-        reply = await self._call_loaded(words)
-        if reply is None:
-            async with self._loading:  # many calls miss it at once: one loads it
-                reply = await self._call_loaded(words)
-                if reply is None:
-                    reply = await self._load_and_call(script.library, keys, words)
-        return reply
-
-    async def _call_loaded(self, words: tuple[Any, ...]) -> list[Any] | None:
-        """The reply, or None where the server lacks the library."""
         try:
-            return await self._call(*words)
+            return await self._call(words)
         except ResponseError as error:
-            if lacks_function(str(error)):
-                return None
-            raise
+            if not lacks_function(str(error)):
+                raise
+        async with self._loading:  # many calls miss it at once: one loads it
+            try:
+                return await self._call(words)
+            except ResponseError as error:
+                if not lacks_function(str(error)):
+                    raise
+            return await self._load_and_call(script.library, keys, words)
 
     async def _load_and_call(self, library: Library, keys: Keys, words: tuple[Any, ...]) -> list[Any]:
-        reply: list[Any]
+        async def call() -> list[Any]:
+            return await self._call(words)
+
         if self._line is not None:  # sent together: nobody's FUNCTION FLUSH comes in between
-            _, reply = await asyncio.gather(self.load_library(library, keys), self._call(*words))
+            _, reply = await asyncio.gather(self.load_library(library, keys), call())
             return reply
         await self.load_library(library, keys)
-        return await self._call(*words)
+        return await self._call(words)
 
     async def load_library(self, library: Library, keys: Keys) -> None:
         """Load the functions into the node of a partition, and take away old ones where they are many."""
@@ -228,11 +226,10 @@ class Server:
             for name in others if len(others) > MOST_LIBRARIES else ():  # whoever still needs one loads it again
                 await ask("FUNCTION DELETE", name)
 
-    async def _call(self, *words: Any) -> list[Any]:
+    def _call(self, words: tuple[Any, ...]) -> Awaitable[list[Any]]:
         if self._line is not None:
-            found: list[Any] = await self._line.call(*words)
-            return found
-        return await heeding_cancel(lambda: self.client.execute_command(*words))
+            return self._line.call(*words)
+        return heeding_cancel(lambda: self.client.execute_command(*words))
 
     async def address_of(self, key: str) -> Address:
         """Address of the node that holds a key."""

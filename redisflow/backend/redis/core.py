@@ -102,9 +102,9 @@ class RedisCore:
         return self.partitions[self.partition(run_id)]
 
     async def call(self, name: str, partition: int, rest: list[Any] | None = None, **named: Any) -> list[Any]:
-        """Run a script on a partition; a `request` argument is filled in, so that the call may be repeated."""
+        """Run a script on a partition; a `request` argument is filled in where none is given, so that the call may be repeated."""
         script = self.scripts[name]
-        if script.repeatable:
+        if script.repeatable and "request" not in named:
             named["request"] = os.urandom(8).hex()
         argv = script.pack(rest or (), epoch=self.epoch, **named)
         return await self.server.script(script, self.partitions[partition], argv)

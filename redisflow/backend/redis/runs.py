@@ -56,6 +56,20 @@ class Runs(Search):
             results.append(result)
         return results
 
+    async def submit_one(self, plan: Plan, submission: Submission) -> SubmitResult:
+        """As `submit`, of one run that `check_submission` let pass."""
+        if submission.run_id is not None or submission.idempotency_key is not None:
+            (result,) = await self.submit_each(plan, [submission])
+            if isinstance(result, RedisflowError):
+                raise result
+            return result
+        run_id = k.new_run_id()
+        item = (0, run_id, _fields(plan, submission), submission.input or "")
+        (answer,) = await self._call_submit(plan, self.partition(run_id), [item], request="")  # the id was made for this call
+        if answer != Reply.OK:
+            raise _unwritten(run_id, answer)
+        return SubmitResult(run_id, True)
+
     async def submit_each(self, plan: Plan, submissions: Sequence[Submission]) -> list[SubmitResult | RedisflowError]:
         """As `submit`, of what `check_submission` let pass, with the error of each run that could not be stored in its place."""
         results: Results = [None] * len(submissions)
@@ -108,7 +122,10 @@ class Runs(Search):
         """Items by partition."""
         prepared: dict[int, list[Item]] = {}
         for position, submission in enumerate(submissions, offset):
-            run_id, fields = _fields(plan, submission)
+            fields = _fields(plan, submission)
+            run_id = submission.run_id
+            if run_id is None:
+                run_id = k.new_run_id(k.route_of_key(fields["ih"]) if "ih" in fields else None)
             item = (position, run_id, fields, submission.input or "")
             prepared.setdefault(self.partition(run_id), []).append(item)
         return prepared
@@ -128,26 +145,28 @@ class Runs(Search):
                     items.remove(item)
                     results[position] = SubmitResult(first, False)
 
-    async def _submit_chunk(
-        self, plan: Plan, partition: int, items: Sequence[Item], results: Results,
-    ) -> None:  # fmt: skip
+    async def _call_submit(self, plan: Plan, partition: int, items: Sequence[Item], **named: str) -> list[Any]:
+        """The answer of each run; `named` as of `call`."""
         while True:
-            number = await self.plan_number(plan, partition)
+            number = self._plan_numbers.get((partition, plan.version)) or await self.plan_number(plan, partition)
             plain = _plain_envelope(number)
             rest: list[Any] = []
             for _, run_id, fields, text in items:
                 rest += (run_id, pack({**fields, "pl": number}) if fields else plain, text)
-            reply = await self.call("submit", partition, rest)
+            reply = await self.call("submit", partition, rest, **named)
             if reply[0] != Reply.NO_PLAN:
-                break
+                answers: list[Any] = reply[1]
+                return answers
             self._plan_numbers.pop((partition, plan.version), None)
-        for item, answer in zip(items, reply[1], strict=True):
+
+    async def _submit_chunk(self, plan: Plan, partition: int, items: Sequence[Item], results: Results) -> None:
+        for item, answer in zip(items, await self._call_submit(plan, partition, items), strict=True):
             position, run_id = item[0], item[1]
             code, first = (answer[0], answer[1].decode()) if isinstance(answer, list) else (answer, run_id)
             if code == Reply.DUPLICATE:
                 results[position] = RunExists(run_id)
             elif code == Reply.REJECTED:
-                results[position] = RedisflowError(f"run {run_id} could not be written: {first}")
+                results[position] = _unwritten(run_id, answer)
             elif code == Reply.EXISTS and len(answer) == 3:
                 results[position] = await self._submit_elsewhere(plan, item, first)
             else:
@@ -278,8 +297,12 @@ def _plain_envelope(number: int) -> bytes:
     return pack({"pl": number})
 
 
-def _fields(plan: Plan, submission: Submission) -> tuple[str, dict[str, Any]]:
-    """Run id and envelope of RunSubmitted, save the plan number."""
+def _unwritten(run_id: str, answer: list[Any]) -> RedisflowError:
+    return RedisflowError(f"run {run_id} could not be written: {answer[1].decode()}")
+
+
+def _fields(plan: Plan, submission: Submission) -> dict[str, Any]:
+    """Envelope of RunSubmitted, save the plan number."""
     fields: dict[str, Any] = {}
     if submission.priority:
         fields["p"] = submission.priority
@@ -296,10 +319,6 @@ def _fields(plan: Plan, submission: Submission) -> tuple[str, dict[str, Any]]:
         fields["tg"] = list(dict.fromkeys(submission.tags))
     if submission.metadata:
         fields["md"] = dict(submission.metadata)
-    route = None
     if submission.idempotency_key is not None:
-        hashed = k.key_hash(submission.idempotency_key)
-        fields["ik"], fields["ih"], route = submission.idempotency_key, hashed, k.route_of_key(hashed)
-    if submission.run_id is not None:
-        return submission.run_id, fields
-    return k.new_run_id(route), fields
+        fields["ik"], fields["ih"] = submission.idempotency_key, k.key_hash(submission.idempotency_key)
+    return fields
