@@ -222,12 +222,13 @@ class Client:
             NotReplicated: as `submit_many`.
         """
         plan, flow = await self._register(workflow)
-        with tracing.submitting(plan.slug) as span:
-            context = {} if span is None else tracing.carrier()
-            spec = self._spec(plan, flow, Submission(input, **options) if options else input, context)
-            result = await self._submit_spec(plan, spec)
-            if span is not None:
+        item = Submission(input, **options) if options else input
+        if tracing.enabled():
+            with tracing.submitting(plan.slug) as span:
+                result = await self._submit_spec(plan, self._spec(plan, flow, item, tracing.carrier()))
                 tracing.submitted(span, [result.run_id])
+        else:
+            result = await self._submit_spec(plan, self._spec(plan, flow, item, {}))
         if self.settings.durability == "replicated":
             await self._confirm_replicated([result])
         return Run(result.run_id, result.is_new, self, flow)
@@ -246,12 +247,13 @@ class Client:
             NotReplicated: with `durability="replicated"`, no replica confirmed the runs in time; it says whether they are stored.
         """
         plan, flow = await self._register(workflow)
-        with tracing.submitting(plan.slug) as span:
-            context = {} if span is None else tracing.carrier()
-            specs = [self._spec(plan, flow, item, context) for item in inputs]
-            results = await self._submit_specs(plan, specs)
-            if span is not None:
+        if tracing.enabled():
+            with tracing.submitting(plan.slug) as span:
+                context = tracing.carrier()
+                results = await self._submit_specs(plan, [self._spec(plan, flow, item, context) for item in inputs])
                 tracing.submitted(span, [result.run_id for result in results])
+        else:
+            results = await self._submit_specs(plan, [self._spec(plan, flow, item, {}) for item in inputs])
         if self.settings.durability == "replicated":
             await self._confirm_replicated(results)
         return [Run(result.run_id, result.is_new, self, flow) for result in results]

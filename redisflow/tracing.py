@@ -15,7 +15,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ else:
     _W3C = TraceContextTextMapPropagator()
 
 SYSTEM = "redisflow"
-_OFF = nullcontext(None)
 NAMES = ("traceparent", "tracestate")
 """Names in a run's metadata."""
 FLUSH_MS = 3_000
@@ -67,10 +66,8 @@ def current_ids() -> tuple[str, str] | None:
     return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
 
 
-def submitting(slug: str) -> AbstractContextManager[Span | None]:
-    """Producer span around a submission; None where tracing is off."""
-    if not enabled():
-        return _OFF
+def submitting(slug: str) -> AbstractContextManager[Span]:
+    """Producer span around a submission, where tracing is `enabled`."""
     return trace.get_tracer(SYSTEM).start_as_current_span(
         f"send {slug}", kind=trace.SpanKind.PRODUCER,
         attributes={

@@ -37,16 +37,15 @@ class Channel(asyncio.Protocol):
     def __init__(self, on_lost: Callable[[Exception | None], None]) -> None:
         self.on_push: Answer | None = None
         self._reader = hiredis.Reader()
-        self._waiting: deque[Answer] = deque()
-        self._calls: set[asyncio.Future[Any]] = set()
+        self._waiting: deque[Answer | asyncio.Future[Any]] = deque()
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._why: Exception | None = None  # closed by us
         self.closed = False
 
     @property
-    def oldest(self) -> Answer | None:
-        """The callback that is next to be answered; None where nothing is awaited."""
+    def oldest(self) -> Answer | asyncio.Future[Any] | None:
+        """What is next to be answered; None where nothing is awaited."""
         return self._waiting[0] if self._waiting else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -54,7 +53,7 @@ class Channel(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse replies and give each to its callback, in the order of the calls (called by asyncio)."""
+        """Parse replies and give each to its callback or future, in the order of the calls (called by asyncio)."""
         reader, waiting = self._reader, self._waiting
         reader.feed(data)
         while True:
@@ -62,23 +61,26 @@ class Channel(asyncio.Protocol):
             if reply is False:
                 return
             if waiting:
-                waiting.popleft()(reply)
+                answer = waiting.popleft()
+                if isinstance(answer, asyncio.Future):
+                    _resolve(answer, reply)
+                else:
+                    answer(reply)
             elif self.on_push:
                 self.on_push(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner (called by asyncio)."""
         self.closed = True
-        self._waiting.clear()
-        for call in self._calls:
-            if not call.done():
-                call.set_exception(exc or self._why or ConnectionError("the connection was lost"))
-        self._calls.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for answer in waiting:
+            if isinstance(answer, asyncio.Future) and not answer.done():
+                answer.set_exception(exc or self._why or ConnectionError("the connection was lost"))
         on_lost, self._on_lost = self._on_lost, lambda _: None
         on_lost(exc)
 
-    def send(self, packed: bytes, answer: Answer) -> None:
-        """Send a packed command; `answer` gets the reply, which may be a `hiredis.ReplyError`."""
+    def send(self, packed: bytes, answer: Answer | asyncio.Future[Any]) -> None:
+        """Send a packed command; a callback gets the reply, which may be a `hiredis.ReplyError`."""
         if not self.on_push:
             self._waiting.append(answer)
         if self._transport is not None:
@@ -87,18 +89,7 @@ class Channel(asyncio.Protocol):
     def call(self, *args: Any) -> asyncio.Future[Any]:
         """Send a command; the future gets its reply, or raises the RedisError that the server answered."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls.add(future)
-
-        def answer(reply: Any) -> None:
-            self._calls.discard(future)
-            if future.done():
-                return
-            if isinstance(reply, hiredis.ReplyError):
-                future.set_exception(BaseParser.parse_error(str(reply)))  # type: ignore[no-untyped-call]
-            else:
-                future.set_result(reply)
-
-        self.send(pack_command(*args), answer)
+        self.send(pack_command(*args), future)
         return future
 
     def close(self, why: Exception | None = None) -> None:
@@ -107,6 +98,15 @@ class Channel(asyncio.Protocol):
         self.closed, self._why = True, why
         if self._transport is not None:
             self._transport.abort()
+
+
+def _resolve(future: asyncio.Future[Any], reply: Any) -> None:
+    if future.done():  # cancelled
+        return
+    if isinstance(reply, hiredis.ReplyError):
+        future.set_exception(BaseParser.parse_error(str(reply)))  # type: ignore[no-untyped-call]
+    else:
+        future.set_result(reply)
 
 
 async def open_channel(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,13 +101,15 @@ class RedisCore:
         """Keys of the partition that holds a run."""
         return self.partitions[self.partition(run_id)]
 
-    async def call(self, name: str, partition: int, rest: list[Any] | None = None, **named: Any) -> list[Any]:
+    def call(
+        self, name: str, partition: int, rest: Sequence[Any] = (), **named: Any
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Run a script on a partition; a `request` argument is filled in where none is given, so that the call may be repeated."""
         script = self.scripts[name]
         if script.repeatable and "request" not in named:
             named["request"] = os.urandom(8).hex()
-        argv = script.pack(rest or (), epoch=self.epoch, **named)
-        return await self.server.script(script, self.partitions[partition], argv)
+        argv = script.pack(rest, epoch=self.epoch, **named)
+        return self.server.script(script, self.partitions[partition], argv)
 
     async def server_time(self) -> int:
         """Time of the server's clock, µs; for the time of events see `now`."""
