@@ -22,6 +22,7 @@ from redisflow.backend.coalescer import Coalescer
 from redisflow.backend.drafts import json_text
 from redisflow.backend.inputs import check_input
 from redisflow.backend.redis import RedisBackend
+from redisflow.backend.redis.runs import Prepared
 from redisflow.backend.redis.traces import export_stopped
 from redisflow.backend.types import CancelResult, SubmitResult
 from redisflow.backend.types import Submission as BackendSubmission
@@ -225,10 +226,10 @@ class Client:
         item = Submission(input, **options) if options else input
         if tracing.enabled():
             with tracing.submitting(plan.slug) as span:
-                result = await self._submit_spec(plan, self._spec(plan, flow, item, tracing.carrier()))
+                result = await self._submit_one(plan, self._prepare(plan, flow, item, tracing.carrier()))
                 tracing.submitted(span, [result.run_id])
         else:
-            result = await self._submit_spec(plan, self._spec(plan, flow, item, {}))
+            result = await self._submit_one(plan, self._prepare(plan, flow, item, {}))
         if self.settings.durability == "replicated":
             await self._confirm_replicated([result])
         return Run(result.run_id, result.is_new, self, flow)
@@ -250,10 +251,10 @@ class Client:
         if tracing.enabled():
             with tracing.submitting(plan.slug) as span:
                 context = tracing.carrier()
-                results = await self._submit_specs(plan, [self._spec(plan, flow, item, context) for item in inputs])
+                results = await self._submit_all(plan, [self._prepare(plan, flow, item, context) for item in inputs])
                 tracing.submitted(span, [result.run_id for result in results])
         else:
-            results = await self._submit_specs(plan, [self._spec(plan, flow, item, {}) for item in inputs])
+            results = await self._submit_all(plan, [self._prepare(plan, flow, item, {}) for item in inputs])
         if self.settings.durability == "replicated":
             await self._confirm_replicated(results)
         return [Run(result.run_id, result.is_new, self, flow) for result in results]
@@ -269,33 +270,35 @@ class Client:
             self._registered.add(plan.version)
         return plan, flow
 
-    async def _submit_spec(self, plan: Plan, spec: BackendSubmission) -> SubmitResult:
+    async def _submit_one(self, plan: Plan, prepared: Prepared) -> SubmitResult:
         if self._coalescer is None:
-            return (await self.backend.submit(plan, [spec]))[0]
-        return await self._coalescer.submit(plan, spec)
+            return await self.backend.submit_one(plan, prepared)
+        return await self._coalescer.submit(plan, prepared)
 
-    async def _submit_specs(self, plan: Plan, specs: list[BackendSubmission]) -> list[SubmitResult]:
-        if len(specs) == 1:
-            return [await self._submit_spec(plan, specs[0])]
-        return await self.backend.submit(plan, specs)
+    async def _submit_all(self, plan: Plan, prepared: list[Prepared]) -> list[SubmitResult]:
+        if len(prepared) == 1:
+            return [await self._submit_one(plan, prepared[0])]
+        return await self.backend.submit_all(plan, prepared)
 
     async def _confirm_replicated(self, results: Sequence[SubmitResult]) -> None:
         run_ids = [result.run_id for result in results]
         await self.backend.confirm_replicated(run_ids, timeout_us=self.settings.replication_timeout)
 
-    def _spec(
-        self, plan: Plan, flow: Workflow[Any, Any] | None, item: Any, context: dict[str, str]
-    ) -> BackendSubmission:
-        """What the backend stores of an input, or of a `Submission`."""
+    def _prepare(self, plan: Plan, flow: Workflow[Any, Any] | None, item: Any, context: dict[str, str]) -> Prepared:
+        """What is stored of an input, or of a `Submission`."""
         if not isinstance(item, Submission):
-            return BackendSubmission(self._input_text(plan, flow, item), metadata=context or None)
-        return BackendSubmission(
+            text = self._input_text(plan, flow, item)
+            if not context:
+                return self.backend.prepare_input(plan, text)
+            return self.backend.prepare(plan, BackendSubmission(text, metadata=context))
+        submission = BackendSubmission(
             input=self._input_text(plan, flow, item.input), run_id=item.run_id, available_at_us=_time(item.at),
             delay_us=None if item.delay is None else _duration("delay", item.delay), priority=item.priority,
             timeout_us=None if item.timeout is None else _duration("timeout", item.timeout),
             idempotency_key=item.key, tags=item.tags,
             metadata={**context, **(item.metadata or {})} if context else item.metadata,
         )  # fmt: skip
+        return self.backend.prepare(plan, submission)
 
     def _input_text(self, plan: Plan, flow: Workflow[Any, Any] | None, given: Any) -> str | None:
         if flow is None:

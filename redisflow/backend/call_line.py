@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from redisflow.backend.channel import Answer, Channel, open_channel
+from redisflow.backend.channel import Awaited, Channel, open_channel
 from redisflow.backend.location import Address
 
 ANSWER_WITHIN = 30.0  # seconds
@@ -54,7 +54,7 @@ class CallLine:
     def _watch_for_silence(self, channel: Channel) -> None:
         self._watch = asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._look, channel, channel.oldest)
 
-    def _look(self, channel: Channel, oldest: Answer | None) -> None:
+    def _look(self, channel: Channel, oldest: Awaited | None) -> None:
         self._watch = None
         if oldest is not None and channel.oldest is oldest:  # replies come in order, so none of them will come
             channel.close(TimeoutError(f"no answer for {ANSWER_WITHIN:.0f} s"))

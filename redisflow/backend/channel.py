@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from redisflow.backend.location import Address
 
 Answer = Callable[[Any], None]
+Awaited = Answer | asyncio.Future[Any]
 
 
 def pack_command(*words: Any) -> bytes:
@@ -37,14 +38,14 @@ class Channel(asyncio.Protocol):
     def __init__(self, on_lost: Callable[[Exception | None], None]) -> None:
         self.on_push: Answer | None = None
         self._reader = hiredis.Reader()
-        self._waiting: deque[Answer | asyncio.Future[Any]] = deque()
+        self._waiting: deque[Awaited] = deque()
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._why: Exception | None = None  # closed by us
         self.closed = False
 
     @property
-    def oldest(self) -> Answer | asyncio.Future[Any] | None:
+    def oldest(self) -> Awaited | None:
         """What is next to be answered; None where nothing is awaited."""
         return self._waiting[0] if self._waiting else None
 
@@ -79,7 +80,7 @@ class Channel(asyncio.Protocol):
         on_lost, self._on_lost = self._on_lost, lambda _: None
         on_lost(exc)
 
-    def send(self, packed: bytes, answer: Answer | asyncio.Future[Any]) -> None:
+    def send(self, packed: bytes, answer: Awaited) -> None:
         """Send a packed command; a callback gets the reply, which may be a `hiredis.ReplyError`."""
         if not self.on_push:
             self._waiting.append(answer)

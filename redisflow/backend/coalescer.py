@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Sequence
 
 from redisflow.backend.redis import RedisBackend
-from redisflow.backend.types import Submission, SubmitResult
+from redisflow.backend.redis.runs import Prepared
+from redisflow.backend.types import SubmitResult
 from redisflow.model.workflow import Plan
 
 CALLS = 2
-Waiting = tuple[Plan, Submission, "asyncio.Future[SubmitResult]"]
+Waiting = tuple[Plan, Prepared, "asyncio.Future[SubmitResult]"]
 
 
 class Coalescer:
@@ -31,21 +32,20 @@ class Coalescer:
         self._crowded = False  # the last call was not the only one, or had more than one
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, plan: Plan, submission: Submission) -> SubmitResult:
-        """As `Backend.submit` of one run.
+    async def submit(self, plan: Plan, prepared: Prepared) -> SubmitResult:
+        """As `RedisBackend.submit_one`.
 
         Raises:
-            InvalidArgument, PayloadTooLarge, RunExists: of this submission alone.
+            RunExists: of this submission alone.
         """
-        self._backend.check_submission(plan, submission)
         if self._calls or self._crowded:
             future: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
-            self._waiting.append((plan, submission, future))
+            self._waiting.append((plan, prepared, future))
             self._go_on()
             return await future
         self._calls, self._sent = 1, 1
         try:
-            return await self._backend.submit_one(plan, submission)
+            return await self._backend.submit_one(plan, prepared)
         finally:
             self._end(1)
 
@@ -81,7 +81,7 @@ class Coalescer:
     async def _submit_group(self, group: list[Waiting]) -> None:
         results: Sequence[SubmitResult | Exception]
         try:
-            results = await self._backend.submit_each(group[0][0], [submission for _, submission, _ in group])
+            results = await self._backend.submit_each(group[0][0], [prepared for _, prepared, _ in group])
         except Exception as error:  # noqa: BLE001 -- it is each caller's to handle
             results = [error] * len(group)
         for (_, _, future), result in zip(group, results, strict=True):

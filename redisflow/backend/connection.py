@@ -205,6 +205,7 @@ class Server:
         async def call() -> list[Any]:
             return await self._call(words)
 
+        reply: list[Any]
         if self._line is not None:  # sent together: nobody's FUNCTION FLUSH comes in between
             _, reply = await asyncio.gather(self.load_library(library, keys), call())
             return reply

@@ -48,6 +48,7 @@ class RedisCore:
         self.info: dict[str, Any] = {}
         self._plan_infos: dict[tuple[int, int], PlanInfo] = {}
         self._plan_numbers: dict[tuple[int, str], int] = {}
+        self._plain_fields: dict[str, dict[str, Any]] = {}  # by plan version, see `Runs.prepare_input`
 
     @property
     def client(self) -> Any:
@@ -101,9 +102,7 @@ class RedisCore:
         """Keys of the partition that holds a run."""
         return self.partitions[self.partition(run_id)]
 
-    def call(
-        self, name: str, partition: int, rest: Sequence[Any] = (), **named: Any
-    ) -> Coroutine[Any, Any, list[Any]]:
+    def call(self, name: str, partition: int, rest: Sequence[Any] = (), **named: Any) -> Coroutine[Any, Any, list[Any]]:
         """Run a script on a partition; a `request` argument is filled in where none is given, so that the call may be repeated."""
         script = self.scripts[name]
         if script.repeatable and "request" not in named:

@@ -28,6 +28,8 @@ from redisflow.model.workflow import Plan
 LIVE = ("pending", "running")
 Item = tuple[int, str, dict[str, Any], str]
 """Position in the list, run id, RunSubmitted envelope, input."""
+Prepared = tuple[str | None, dict[str, Any], str]
+"""A submission that was checked: its id where one is given, RunSubmitted envelope, input."""
 Results = list[SubmitResult | RedisflowError | None]
 MOST_ROUNDS = 10_000
 """Calls of delete for one run: each takes some hundred members or some thousand events away."""
@@ -47,43 +49,50 @@ class Runs(Search):
             PayloadTooLarge: an input is over the cap; nothing was written.
             RunExists: a given run id is in use (runs before it in the list were submitted).
         """
-        for submission in submissions:
-            self.check_submission(plan, submission)
+        return await self.submit_all(plan, [self.prepare(plan, submission) for submission in submissions])
+
+    async def submit_all(self, plan: Plan, prepared: Sequence[Prepared]) -> list[SubmitResult]:
+        """As `submit`, of what was prepared.
+
+        Raises:
+            RunExists: as `submit`.
+        """
         results: list[SubmitResult] = []
-        for result in await self.submit_each(plan, submissions):
+        for result in await self.submit_each(plan, prepared):
             if isinstance(result, RedisflowError):
                 raise result
             results.append(result)
         return results
 
-    async def submit_one(self, plan: Plan, submission: Submission) -> SubmitResult:
-        """As `submit`, of one run that `check_submission` let pass."""
-        if submission.run_id is not None or submission.idempotency_key is not None:
-            (result,) = await self.submit_each(plan, [submission])
-            if isinstance(result, RedisflowError):
-                raise result
+    async def submit_one(self, plan: Plan, prepared: Prepared) -> SubmitResult:
+        """As `submit_all`, of one run."""
+        run_id, fields, text = prepared
+        if run_id is not None or "ih" in fields:
+            (result,) = await self.submit_all(plan, [prepared])
             return result
         run_id = k.new_run_id()
-        item = (0, run_id, _fields(plan, submission), submission.input or "")
-        (answer,) = await self._call_submit(plan, self.partition(run_id), [item], request="")  # the id was made for this call
+        item = (0, run_id, fields, text)
+        (answer,) = await self._call_submit(
+            plan, self.partition(run_id), [item], request=""
+        )  # the id was made for this call
         if answer != Reply.OK:
             raise _unwritten(run_id, answer)
         return SubmitResult(run_id, True)
 
-    async def submit_each(self, plan: Plan, submissions: Sequence[Submission]) -> list[SubmitResult | RedisflowError]:
-        """As `submit`, of what `check_submission` let pass, with the error of each run that could not be stored in its place."""
-        results: Results = [None] * len(submissions)
+    async def submit_each(self, plan: Plan, prepared: Sequence[Prepared]) -> list[SubmitResult | RedisflowError]:
+        """As `submit_all`, with the error of each run that could not be stored in its place."""
+        results: Results = [None] * len(prepared)
         slice_size = CHUNK * len(self.partitions)
         under_way: set[asyncio.Task[None]] = set()
         try:
-            for first in range(0, len(submissions), slice_size):
-                prepared = self._prepare(plan, submissions[first : first + slice_size], first)
+            for first in range(0, len(prepared), slice_size):
+                placed = self._place(prepared[first : first + slice_size], first)
                 if len(self.partitions) > 1:
-                    await self._reserve_keys(prepared, results)
-                for partition, items in prepared.items():
+                    await self._reserve_keys(placed, results)
+                for partition, items in placed.items():
                     for start in range(0, len(items), CHUNK):
                         chunk = self._submit_chunk(plan, partition, items[start : start + CHUNK], results)
-                        if len(submissions) <= CHUNK:
+                        if len(prepared) <= CHUNK:
                             await chunk
                         else:
                             under_way.add(asyncio.ensure_future(chunk))
@@ -100,16 +109,13 @@ class Runs(Search):
                 task.cancel()
         return [result for result in results if result is not None]
 
-    def check_submission(self, plan: Plan, submission: Submission) -> None:
+    def prepare(self, plan: Plan, submission: Submission) -> Prepared:
         """Refuse what could not be stored, before anything of the whole list is.
 
         Raises:
             InvalidArgument, PayloadTooLarge: as `submit`.
         """
         submission.check()
-        limit, text = self.settings.max_payload_bytes, submission.input
-        if text is not None and len(text) * 4 > limit and (size := len(text.encode())) > limit:
-            raise PayloadTooLarge(f"the input of {plan.slug!r}", size, limit)
         if submission.run_id is not None:
             k.check_run_id(submission.run_id)
         if submission.metadata:
@@ -117,22 +123,38 @@ class Runs(Search):
                 pack(submission.metadata)
             except (TypeError, ValueError, OverflowError) as error:
                 raise InvalidArgument("metadata", submission.metadata, f"JSON-able values ({error})") from None
+        return submission.run_id, _fields(plan, submission), self._input_of(plan, submission.input)
 
-    def _prepare(self, plan: Plan, submissions: Sequence[Submission], offset: int) -> dict[int, list[Item]]:
+    def prepare_input(self, plan: Plan, text: str | None) -> Prepared:
+        """As `prepare`, of a submission with nothing but an input; its fields are shared by all of the plan.
+
+        Raises:
+            PayloadTooLarge: as `submit`.
+        """
+        fields = self._plain_fields.get(plan.version)
+        if fields is None:
+            fields = self._plain_fields[plan.version] = _fields(plan, Submission())
+        return None, fields, self._input_of(plan, text)
+
+    def _input_of(self, plan: Plan, text: str | None) -> str:
+        limit = self.settings.max_payload_bytes
+        if text is not None and len(text) * 4 > limit and (size := len(text.encode())) > limit:
+            raise PayloadTooLarge(f"the input of {plan.slug!r}", size, limit)
+        return text or ""
+
+    def _place(self, prepared: Sequence[Prepared], offset: int) -> dict[int, list[Item]]:
         """Items by partition."""
-        prepared: dict[int, list[Item]] = {}
-        for position, submission in enumerate(submissions, offset):
-            fields = _fields(plan, submission)
-            run_id = submission.run_id
+        placed: dict[int, list[Item]] = {}
+        for position, (given_id, fields, text) in enumerate(prepared, offset):
+            run_id = given_id
             if run_id is None:
                 run_id = k.new_run_id(k.route_of_key(fields["ih"]) if "ih" in fields else None)
-            item = (position, run_id, fields, submission.input or "")
-            prepared.setdefault(self.partition(run_id), []).append(item)
-        return prepared
+            placed.setdefault(self.partition(run_id), []).append((position, run_id, fields, text))
+        return placed
 
-    async def _reserve_keys(self, prepared: dict[int, list[Item]], results: Results) -> None:
+    async def _reserve_keys(self, placed: dict[int, list[Item]], results: Results) -> None:
         """Keys of runs that lie elsewhere: the record first, then the run, so that a crash between them leaves nothing doubled."""
-        for partition, items in prepared.items():
+        for partition, items in placed.items():
             for item in tuple(items):
                 position, run_id, fields, _ = item
                 home = self.partition(k.route_of_key(fields["ih"])) if "ih" in fields else partition
