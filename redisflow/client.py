@@ -10,7 +10,7 @@ A library call never starts a server: without a URL it attaches to the embedded 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,10 +270,9 @@ class Client:
             self._registered.add(plan.version)
         return plan, flow
 
-    async def _submit_one(self, plan: Plan, prepared: Prepared) -> SubmitResult:
-        if self._coalescer is None:
-            return await self.backend.submit_one(plan, prepared)
-        return await self._coalescer.submit(plan, prepared)
+    def _submit_one(self, plan: Plan, prepared: Prepared) -> Coroutine[Any, Any, SubmitResult]:
+        assert self._coalescer is not None  # opened with the backend, which has prepared it
+        return self._coalescer.submit(plan, prepared)
 
     async def _submit_all(self, plan: Plan, prepared: list[Prepared]) -> list[SubmitResult]:
         if len(prepared) == 1:

@@ -79,7 +79,7 @@ do
     end
     pcall_write('HSET', handing.worker_key, 'hand', 'h' .. now_text .. ' ' .. handing.slot .. id .. '|' .. name)
     pcall_write('ZREM', prefix .. 'sleepers:' .. handing.queue, handing.worker)
-    pcall_write('SPUBLISH', handing.channel, 'h' .. cmsgpack.pack({ now, handing.slot, handing.claimed }))
+    pcall_write('SPUBLISH', handing.channel, 'h' .. now_text .. '\n' .. table.concat(handing.claimed, '\n'))
   end
 
   -- what was handed over and has not arrived: lease, slot, and the claim where that still stands

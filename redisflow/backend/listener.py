@@ -106,13 +106,13 @@ class Listener:
                 self.mend()
             return
         kind, channel = push[0], push[1].decode() if push[1] else ""
-        if kind == b"ssubscribe":
+        if kind == b"smessage":
+            for callback in tuple(self._callbacks.get(channel, ())):
+                callback(push[2])
+        elif kind == b"ssubscribe":
             confirmed = self._confirmations.pop(channel, None)
             if confirmed and not confirmed.done():
                 confirmed.set_result(None)
-        elif kind == b"smessage":
-            for callback in tuple(self._callbacks.get(channel, ())):
-                callback(push[2])
         elif kind == b"sunsubscribe" and channel in self._callbacks:
             self.mend()  # the slot moved away
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import hiredis
-import msgpack
 
 from redisflow.backend.channel import Channel, open_channel, pack_command
 from redisflow.backend.location import FAULTS, Address
@@ -54,12 +53,12 @@ class Handover:
 
     Attributes:
         lease: of the claim (µs).
-        slot: number of the slot that was offered.
+        slot: number of the slot that was offered; None in a wake-up, whose worker knows.
         claimed: as in `TurnAnswer.claims`; None where the claim no longer stands.
     """
 
     lease: int
-    slot: int
+    slot: int | None
     claimed: list[Any] | None
 
     @classmethod
@@ -70,7 +69,8 @@ class Handover:
     @classmethod
     def unpack(cls, message: bytes) -> Handover:
         """From a wake-up that brings a step."""
-        return cls.parse(msgpack.unpackb(message, raw=True))
+        lease, run, step, number, attempt, stored = message.split(b"\n", 5)
+        return cls(int(lease), None, [run, step, int(number), int(attempt), stored])
 
 
 @dataclass(slots=True)

@@ -264,14 +264,13 @@ class Worker:
         self._dispatcher.wake(job.partition)
 
     def _on_wake(self, partition: int, message: bytes | None) -> None:
-        if message is not None and message.startswith(b"x"):
+        if message is not None and message.startswith(b"h"):
+            self._dispatcher.hand(partition, Handover.unpack(message[1:]))
+        elif message is not None and message.startswith(b"x"):
             run, step, lease = message[1:].split(b"|")
             job = self._jobs.get((run, step, int(lease)))
             if job is not None:
                 self._lost(job, Reply.RUN_ENDED)
-            return
-        if message is not None and message.startswith(b"h"):
-            self._dispatcher.hand(partition, Handover.unpack(message[1:]))
         else:
             self._dispatcher.wake(partition)
 
