@@ -79,7 +79,7 @@ async def timed_async(call):
 
 
 UNTOLD = 0.005
-"""Seconds after a submit until it is told: who hears of it is a process more, which would take a core from the two that are measured."""
+"""Seconds after a submit until it is told: who hears of it is one process more, and would take a core from what is measured."""
 
 
 def submit_lines(submit):

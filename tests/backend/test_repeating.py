@@ -106,6 +106,41 @@ async def test_a_repeat_gives_the_same_answer(backend: RedisBackend, name: str) 
         assert await snapshot(backend) == after
 
 
+async def lone_submit(backend: RedisBackend, run_id: str) -> Ask:
+    """A submit of a run whose id was made for it: no request id, since the run tells a repeat."""
+    number = await backend.plan_number(WORKFLOW, 0)
+    script = backend.scripts["submit"]
+    argv = script.pack([run_id, pack({"pl": number}), "1"], epoch=backend.epoch, request="")
+    return lambda: backend.server.script(script, backend.partitions[0], argv)
+
+
+async def test_a_repeated_lone_submit_finds_its_run(backend: RedisBackend) -> None:
+    ask = await lone_submit(backend, "fresh.1")
+    assert await ask() == [Reply.OK, [Reply.OK]]
+    after = await snapshot(backend)
+    assert not [key for key in after if b":once:" in key]
+    assert await ask() == [Reply.OK, [Reply.OK]]
+    assert await snapshot(backend) == after
+
+
+async def test_a_repeated_lone_submit_does_not_bring_back_a_deleted_run(backend: RedisBackend) -> None:
+    ask = await lone_submit(backend, "fresh.1")
+    await ask()
+    await backend.cancel_run("fresh.1")
+    assert await backend.delete_run("fresh.1")
+    assert await ask() == [Reply.OK, [Reply.OK]]
+    assert await backend.get_run("fresh.1") is None
+    assert 899_000 < await backend.client.pttl(backend.partitions[0].once("fresh.1")) <= 900_000
+
+
+async def test_an_old_run_is_deleted_without_a_trace(backend: RedisBackend) -> None:
+    run_id = await submit(backend, WORKFLOW)
+    await backend.cancel_run(run_id)
+    await travel(backend, 901 * SECOND)
+    assert await backend.delete_run(run_id)
+    assert not await backend.client.exists(backend.partitions[0].once(run_id))
+
+
 @pytest.mark.parametrize("name", REPEATABLE)
 async def test_repeats_at_the_same_time(backend: RedisBackend, name: str) -> None:
     ask = await prepare(backend, name)

@@ -106,6 +106,15 @@ async def test_submit(bench: Bench, verdict: str) -> None:
 
 
 @lossy
+async def test_lone_submit(bench: Bench, verdict: str) -> None:
+    async with Client(settings=bench.backend.settings) as client:
+        run = await bench.losing("submit", lambda: client.submit(flow, 1), verdict)
+    assert run.is_new
+    assert (await bench.backend.list_runs())[1] == 1
+    assert (await bench.types(run.id))["RunSubmitted"] == 1
+
+
+@lossy
 async def test_submit_of_an_id_of_ones_own(bench: Bench, verdict: str) -> None:
     backend = bench.backend
     results = await bench.losing(

@@ -122,7 +122,8 @@ async def submit_and_hand_over(backend: RedisBackend) -> Call:
 @scenario
 async def submit_and_hand_over_along_an_edge(backend: RedisBackend) -> Call:
     call = await submit_and_hand_over(backend)
-    return Call("submit", {}, ("one.1", pack({"pl": await backend.plan_number(CHAIN, 0)}), *call.rest[2:]))
+    rest = ("one.1", pack({"pl": await backend.plan_number(CHAIN, 0)}), *call.rest[2:])
+    return Call("submit", {"request": ""}, rest)
 
 
 @scenario

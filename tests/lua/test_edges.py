@@ -89,8 +89,8 @@ class Twin(RedisBackend):
     async def send(self, name: str, named: dict[str, Any], rest: list[Any]) -> Any:
         script = replace(self.scripts[name], library=self.library)
         given = {"epoch": self.epoch, **named}
-        if ("request", "string") in script.arguments:
-            given["request"] = uuid.uuid4().hex
+        if script.repeatable:
+            given.setdefault("request", uuid.uuid4().hex)
         return await self.server.call_once(script, self.partitions[0], script.pack(rest, **given))
 
     async def everything(self) -> dict[bytes, Any]:
@@ -158,7 +158,7 @@ class Twins:
             for _ in range(1 if alone else self.random.randint(1, 3)):
                 self.runs.append(f"r{len(self.runs)}.x")
                 rest += [self.runs[-1], envelope, text]
-        await self.call("submit", rest)
+        await self.call("submit", rest, **({"request": ""} if alone else {}))
         await self.receive()
 
     async def receive(self) -> None:

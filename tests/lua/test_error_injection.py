@@ -61,8 +61,8 @@ async def run_shimmed(backend: RedisBackend, script: Script, call: Call, nth: in
     probe = keys.prefix + "probe"
     await backend.client.set(probe, nth)
     named = {"epoch": backend.epoch, **call.named}
-    if ("request", "string") in script.arguments:
-        named["request"] = f"request-{nth}"
+    if script.repeatable:
+        named.setdefault("request", f"request-{nth}")
     argv = script.pack(call.rest, **named)
     await backend.server.load_library(script.library, keys)  # anew, so that no plan is known from before
     try:
