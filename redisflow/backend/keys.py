@@ -188,7 +188,10 @@ class Keys:
         return f"{self.prefix}stats:{minute}"
 
     def once(self, request: str) -> str:
-        """String, cache (15 minutes): the reply of a call, for its repeats. `{redisflow:0}:once:5b1c…`."""
+        """String, cache (15 minutes): the reply of a call, for its repeats. `{redisflow:0}:once:5b1c…`.
+
+        Also by the id of a run that was deleted so soon that its submit may still be repeated.
+        """
         return f"{self.prefix}once:{request}"
 
     def wake_channel(self, worker: str) -> str:
