@@ -120,8 +120,8 @@ class Script:
         try:
             values = self._values(named)
         except KeyError:
-            values = ()
-        if len(values) != len(named):
+            values = None
+        if values is None or len(values) != len(named):
             raise TypeError(f"{self.name} takes {[*self.names]}, not {sorted(named)}")
         return [*values, *rest]
 

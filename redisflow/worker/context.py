@@ -19,6 +19,7 @@ class Job:
         partition: index of its partition.
         run, step: ids as bytes, as they came and go back.
         lease: µs; fences the outcome.
+        key: run, step and lease: names this execution.
         number: plan number.
         slot: number of the slot it stands in, -1 once given back.
         stored: input, then dependency and output in turn, as the claim gave them.
@@ -30,6 +31,7 @@ class Job:
     __slots__ = (
         "attempt",
         "context",
+        "key",
         "lease",
         "number",
         "partition",
@@ -51,17 +53,13 @@ class Job:
         self.attempt: int = claimed[3]
         self.stored = claimed[4:]
         self.lease = lease
+        self.key = (self.run, self.step, lease)
         self.slot = slot
         self.started = 0.0
         self.stopped = False
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
         self.usage: dict[str, int] | None = None
-
-    @property
-    def key(self) -> tuple[bytes, bytes, int]:
-        """Run, step and lease: names this execution."""
-        return self.run, self.step, self.lease
 
 
 class Tools(Protocol):

@@ -20,7 +20,7 @@ from redisflow.backend.redis import RedisBackend
 from redisflow.backend.redis.recording import Note, Recording
 from redisflow.backend.redis.steps import failure_parts, skip_data
 from redisflow.backend.replies import Reply
-from redisflow.codec import encode_payload, pack
+from redisflow.codec import encode_payload, make_packer
 from redisflow.define import Resource, Skip, Step, Workflow
 from redisflow.model.fingerprints import fingerprint_error
 from redisflow.model.histogram import bucket_of
@@ -83,6 +83,7 @@ class Executors:
         self._found: dict[tuple[int, int, bytes], tuple[Step, str] | None] = {}
         self._patience = f"unknown {backend.settings.step_removed_after}"
         self._limit = backend.settings.max_payload_bytes
+        self._pack = make_packer()
         self._loop = asyncio.get_running_loop()
         self._eager = self._loop.get_task_factory() is None  # else tasks are made the way that somebody wants
         self._isolation = Isolation(backend, self._threads, worker_id=worker_id)
@@ -154,11 +155,12 @@ class Executors:
         return StepLog(job, self._loop, send)
 
     async def _body(self, job: Job, step: Step, context: Context) -> Any:
-        stored = job.stored
-        if b"@" in [text[:1] for text in stored[::2]]:
-            stored = await self._fetch(job)
+        stored, outputs = job.stored, {}
+        if len(stored) > 1 or stored[0].startswith(b"@"):  # most steps have neither dependencies nor a long input
+            if b"@" in [text[:1] for text in stored[::2]]:
+                stored = await self._fetch(job)
+            outputs = {stored[i].decode(): stored[i + 1][1:] for i in range(1, len(stored), 2)}
         text = stored[0]
-        outputs = {stored[i].decode(): stored[i + 1][1:] for i in range(1, len(stored), 2)}
         if step.isolate:
             child = self._isolation.run(job, step, self._workflows[context.workflow], text, outputs)
             return await (child if step.timeout_us is None else _within(step, child))
@@ -235,7 +237,7 @@ class Executors:
         fields: dict[str, Any] = {"a": job.attempt, "d": duration, "x": step.export}
         if job.usage is not None:
             fields["ru"] = job.usage
-        self._report(job, "c", pack(fields), text, str(bucket_of(duration)))
+        self._report(job, "c", self._pack(fields), text, str(bucket_of(duration)))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Skip):
