@@ -265,7 +265,12 @@ class Worker:
 
     def _on_wake(self, partition: int, message: bytes | None) -> None:
         if message is not None and message.startswith(b"h"):
-            self._dispatcher.hand(partition, Handover.unpack(message[1:]))
+            try:
+                handover = Handover.unpack(message[1:])
+            except ValueError:  # of another version: the next turn brings the step
+                self._dispatcher.wake(partition)
+            else:
+                self._dispatcher.hand(partition, handover)
         elif message is not None and message.startswith(b"x"):
             run, step, lease = message[1:].split(b"|")
             job = self._jobs.get((run, step, int(lease)))

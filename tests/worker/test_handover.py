@@ -109,6 +109,15 @@ async def test_slots_are_those_of_the_events_whatever_was_lost(
         assert sorted([*worker._dispatcher._free, worker.links[0].offered]) == [0, 1, 2]
 
 
+async def test_a_message_that_cannot_be_read_is_a_wake_up(client: Client) -> None:
+    async with Worker(client, [flow]) as worker:
+        await offers(worker)
+        (link,) = worker.links
+        assert not link.awaiting
+        worker._on_wake(0, b"h\x93\xcf\x00of another version")
+        assert link.awaiting
+
+
 async def test_a_worker_that_leaves_gives_back_what_was_on_its_way(client: Client, settings: Settings) -> None:
     async with Client(settings=settings) as other:
         async with Worker(client, [flow]) as worker:
