@@ -70,11 +70,9 @@ class Runs(Search):
         if run_id is not None or "ih" in fields:
             (result,) = await self.submit_all(plan, [prepared])
             return result
-        run_id = k.new_run_id()
+        run_id = k.new_run_id()  # made for this call, so it stands for the request
         item = (0, run_id, fields, text)
-        (answer,) = await self._call_submit(
-            plan, self.partition(run_id), [item], request=""
-        )  # the id was made for this call
+        (answer,) = await self._call_submit(plan, self.partition(run_id), [item], request="")
         if answer != Reply.OK:
             raise _unwritten(run_id, answer)
         return SubmitResult(run_id, True)
