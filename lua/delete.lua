@@ -65,11 +65,11 @@ end
 take_out(set_named(index .. STATUS[run.status]), run_id)
 take_out(set_named('waiters'), run_id)
 take_out(set_named('strays'), run_id)
-local function forget_submit() -- a young run tells a repeat of its submit, so its deletion leaves the reply
+local function leave_reply() -- a young run tells a repeat of its submit, so the reply stays where the run goes
   return tonumber(run.created) < now - KEPT or keep_reply(prefix .. 'once:' .. run_id, { OK, { OK } })
 end
 -- retention finds the run by `ended`, so that goes last, and only when all else is gone
-if not commit() or not forget_submit() or not write('UNLINK', stream, run.key) or not write('ZREM', prefix .. 'ended', run_id) then
+if not commit() or not leave_reply() or not write('UNLINK', stream, run.key) or not write('ZREM', prefix .. 'ended', run_id) then
   return { MORE }
 end
 return { OK, elsewhere }

@@ -1,7 +1,8 @@
 -- Handing over: a submit claims its step for a worker that sleeps, and the wake-up brings the step along. That saves the worker a turn
 -- and the step two ways between processes. Field `hand` of the worker's key says how things stand: `o<slot><pairs of StepStarted>` is
 -- an offer, left by a turn that got less than it wanted and withdrawn by the next; `h<lease> <slot><run>|<step>` was handed over. The
--- message may be lost, so each turn says which lease arrived last, and gets in its answer what did not arrive.
+-- message, h<lease>, run, step, plan number, attempt and input by lines, may be lost, so each turn says which lease arrived last, and gets
+-- in its answer what did not arrive.
 -- @include lib/light
 -- @include lib/wake
 local MOST_INPUT = 65536 -- bytes that a message brings; what is longer is fetched by the worker

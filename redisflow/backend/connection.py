@@ -202,7 +202,7 @@ class Server:
             return await self._load_and_call(script.library, keys, words)
 
     async def _load_and_call(self, library: Library, keys: Keys, words: tuple[Any, ...]) -> list[Any]:
-        async def call() -> list[Any]:
+        async def call() -> list[Any]:  # `_call` itself would send before the library does
             return await self._call(words)
 
         reply: list[Any]

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from operator import itemgetter
 from pathlib import Path
 
 _INCLUDE = re.compile(r"^-- @include (\S+)\s*$")
@@ -96,13 +95,6 @@ class Script:
         return tuple(name for name, kind in self.arguments if kind != "list")
 
     @cached_property
-    def _values(self) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
-        """Gives the values of the arguments by name, in their order."""
-        if len(self.names) > 1:
-            return itemgetter(*self.names)
-        return lambda named: tuple(named[name] for name in self.names)
-
-    @cached_property
     def repeatable(self) -> bool:
         """It takes a request id, under which it keeps its reply."""
         return "request" in self.names
@@ -117,13 +109,15 @@ class Script:
         Raises:
             TypeError: a name is missing or unknown.
         """
+        names = self.names
         try:
-            values = self._values(named)
+            argv = [named[name] for name in names]
         except KeyError:
-            values = None
-        if values is None or len(values) != len(named):
-            raise TypeError(f"{self.name} takes {[*self.names]}, not {sorted(named)}")
-        return [*values, *rest]
+            argv = None
+        if argv is None or len(argv) != len(named):
+            raise TypeError(f"{self.name} takes {[*names]}, not {sorted(named)}")
+        argv += rest
+        return argv
 
 
 def lacks_function(message: str) -> bool:

@@ -168,7 +168,7 @@ class Runs(Search):
     async def _call_submit(self, plan: Plan, partition: int, items: Sequence[Item], **named: str) -> list[Any]:
         """The answer of each run; `named` as of `call`."""
         while True:
-            number = self._plan_numbers.get((partition, plan.version)) or await self.plan_number(plan, partition)
+            number = await self.plan_number(plan, partition)
             plain = _plain_envelope(number)
             rest: list[Any] = []
             for _, run_id, fields, text in items:
